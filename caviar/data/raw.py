@@ -1,0 +1,124 @@
+"""What every source delivers: raw features and encoded labels; its checks and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from caviar.errors import DataError
+
+#: Values per block: 2 MB of float64, so that a block stays in the cache between operations.
+_BLOCK_VALUES = 1 << 18
+_FINGERPRINT_DIGITS = 32
+#: Names quoted in one message; the rest is counted.
+_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawData:
+    """Features and labels as read, before the split.
+
+    Attributes:
+        name: name of the data set, for people.
+        x: features, any real or bool dtype, shape (N, D). Kept as read: images stay at a byte a pixel.
+        y: labels as indices into `classes`, int64, shape (N,).
+        classes: C class names.
+        features: D feature names.
+        n_test: the last `n_test` rows are the test part that the source itself gives; 0 where it gives none.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+    n_test: int = 0
+
+
+def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield consecutive rows of `x` as fresh C-contiguous float64 blocks, so that no float64 copy of all is
+    needed.
+
+    Args:
+        x: shape (N, D), real or bool.
+        rows: indices of the rows to yield, in that order; all where None.
+    """
+    n_rows = len(x) if rows is None else len(rows)
+    step = max(1, _BLOCK_VALUES // max(1, x.shape[1]))
+    for start in range(0, n_rows, step):
+        chosen = x[start : start + step] if rows is None else x[rows[start : start + step]]
+        with np.errstate(
+            over="ignore"
+        ):  # a longdouble beyond float64 becomes infinite, and is reported as that
+            yield np.array(chosen, dtype=np.float64, order="C")
+
+
+def check(raw: RawData) -> None:
+    """Refuse data that nothing can be learned from.
+
+    Raises:
+        DataError: no rows, no features, NaN or infinity, or a useless target.
+    """
+    n_rows, n_features = raw.x.shape
+    if n_rows == 0:
+        raise DataError(f"expected examples in {raw.name!r}, found no rows")
+    if n_features == 0:
+        raise DataError(f"expected at least one feature in {raw.name!r}, found none beside the labels")
+    if len(raw.y) != n_rows:
+        raise DataError(
+            f"expected one label per example in {raw.name!r}, found {n_rows} rows and {len(raw.y)} labels"
+        )
+    _check_finite(raw)
+    if len(raw.classes) < 2:
+        raise DataError(
+            f"expected at least 2 classes in {raw.name!r}, found {raw.classes[0]!r} in all {n_rows} rows; "
+            "choose another target"
+        )
+    if len(raw.classes) == n_rows:
+        raise DataError(
+            f"expected classes that occur several times in {raw.name!r}, found as many classes as rows "
+            f"({n_rows}); choose a target that is no identifier or measurement"
+        )
+
+
+def _check_finite(raw: RawData) -> None:
+    if raw.x.dtype.kind != "f":
+        return
+    bad = np.zeros(raw.x.shape[1], dtype=np.int64)
+    for block in blocks(raw.x):
+        bad += len(block) - np.isfinite(block).sum(axis=0)
+    columns = np.flatnonzero(bad)
+    if not len(columns):
+        return
+    first, others = int(columns[0]), len(columns) - 1
+    more = f", and so have {others} more column{'s' if others > 1 else ''}" if others else ""
+    raise DataError(
+        f"expected numbers, found column {raw.features[first]!r} with NaN or infinity in {bad[first]} of "
+        f"{len(raw.x)} rows{more}; fill or drop them"
+    )
+
+
+def fingerprint(raw: RawData) -> str:
+    """Hash what was read, whatever its dtype, path or file format: float64 features, labels, names, shape."""
+    head = [list(raw.x.shape), raw.n_test, list(raw.classes), list(raw.features)]
+    digest = hashlib.sha256(json.dumps(head).encode())
+    digest.update(raw.y.astype("<i8").tobytes())
+    for block in blocks(raw.x):
+        block += 0.0  # -0.0 becomes 0.0: formats differ in whether they keep the sign
+        digest.update(block.astype("<f8", copy=False).data)
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def listed(names: tuple[str, ...] | list[str]) -> str:
+    """Names quoted and joined for a message, cut where there are many."""
+    shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
+    return f"{shown} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else shown
+
+
+def one_line(error: BaseException) -> str:
+    """The text of a foreign exception on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

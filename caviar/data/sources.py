@@ -1,0 +1,127 @@
+"""Which name, file or folder gives which raw data."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+
+from caviar.data.arrays import read_npz
+from caviar.data.files import read_csv, read_parquet
+from caviar.data.idx import read_idx_folder
+from caviar.data.raw import RawData, listed
+from caviar.data.tables import encode_table
+from caviar.errors import DataError, DataNotFound
+from caviar.records import DataSpec
+
+#: Where Debian's package `dataset-fashion-mnist` puts its files.
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+_SKLEARN = ("digits", "iris", "wine", "breast_cancer")
+#: Data sets that are given by name; the first is the default.
+NAMES = (*_SKLEARN, "fashion-mnist")
+_SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
+
+
+def resolve(source: str, target: str | None = None, split_seed: int = 0) -> DataSpec:
+    """Turn what a user typed into a spec that means the same from any working directory.
+
+    A name goes before a file of the same name. The fingerprint stays empty: `load_dataset` computes it.
+
+    Args:
+        source: a name of :data:`NAMES`, or the path of a table or `.npz` file or of a folder of IDX files.
+        target: column to predict, for tables.
+        split_seed: seed of the split.
+
+    Raises:
+        DataNotFound: there is no such name, file or folder.
+        DataError: the file has another extension, or a target is given where there are no columns.
+    """
+    if source in NAMES:
+        if target is not None:
+            raise DataError(
+                f"expected no target for data set {source!r}, which has its own, found {target!r}"
+            )
+        return DataSpec(source=source, split_seed=split_seed)
+    path = Path(source).expanduser().absolute()
+    if not source or not path.exists():
+        raise DataNotFound(_unknown(source, path))
+    if path.is_dir():
+        if target is not None:
+            raise DataError(f"expected no target for the IDX files of {str(path)!r}, found {target!r}")
+    elif path.suffix.lower() not in _SUFFIXES:
+        raise DataError(
+            f"expected a file that ends in {', '.join(_SUFFIXES)}, found {path.name!r}; convert it"
+        )
+    return DataSpec(source=str(path), target=target, split_seed=split_seed)
+
+
+def read_source(spec: DataSpec) -> RawData:
+    """Read what a spec names, unsplit.
+
+    Raises:
+        DataNotFound: it is not there.
+        DataError: it cannot be used.
+    """
+    resolved = resolve(spec.source, spec.target)
+    source, target = resolved.source, resolved.target
+    if source in _SKLEARN:
+        return _read_sklearn(source)
+    if source == "fashion-mnist":
+        if not FASHION_MNIST.is_dir():
+            raise DataNotFound(
+                f"expected the files of 'fashion-mnist' in {str(FASHION_MNIST)!r}, found no such folder; "
+                "apt-get install dataset-fashion-mnist, or give a folder that holds them"
+            )
+        return read_idx_folder(FASHION_MNIST, source, _FASHION_CLASSES)
+    path = Path(source)
+    if path.is_dir():
+        return read_idx_folder(path, path.name)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return read_npz(path, target, path.stem)
+    frame = read_parquet(path) if suffix == ".parquet" else read_csv(path)
+    return encode_table(frame, target, source, path.stem)
+
+
+def _read_sklearn(name: str) -> RawData:
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    return RawData(
+        name=name,
+        x=np.asarray(bunch.data),
+        y=np.asarray(bunch.target, dtype=np.int64),
+        classes=tuple(str(word) for word in bunch.target_names),
+        features=tuple(str(word) for word in bunch.feature_names),
+    )
+
+
+def _unknown(source: str, path: Path) -> str:
+    if path.suffix.lower() in _SUFFIXES or "/" in source:
+        return f"expected a file or folder at {str(path)!r}, found nothing there; check the path"
+    near = difflib.get_close_matches(
+        source.lower().replace("-", "_"), [name.replace("-", "_") for name in NAMES], n=1
+    )
+    hint = (
+        f"; did you mean {next(name for name in NAMES if name.replace('-', '_') == near[0])!r}?"
+        if near
+        else ""
+    )
+    return (
+        f"expected one of {listed(NAMES)}, or a {', '.join(_SUFFIXES)} file or a folder of IDX files, "
+        f"found {source!r}{hint}"
+    )

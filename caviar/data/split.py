@@ -1,0 +1,165 @@
+"""From raw data to what training sees: a stratified split and standardised features."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caviar.data.raw import RawData, blocks
+from caviar.errors import DataError
+
+#: One row in five is held out for validation, and one in five for the test: 60/20/20.
+_HELD_OUT = 5
+#: Where the source gives the test part, one row in six of the rest: 10,000 of MNIST's 60,000.
+_HELD_OUT_OF_GIVEN = 6
+#: Separates these keys from other uses of a Philox generator with the same seed.
+_STREAM = 0x5350_4C49_54
+#: Rare classes named in one message.
+_CLASSES_SHOWN = 5
+
+
+def split_rows(
+    y: np.ndarray, classes: tuple[str, ...], seed: int, n_test: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split rows into train, validation and test so that each class is in each part in proportion.
+
+    Each row gets a 64-bit key from a Philox counter (its bit stream, unlike `Generator`'s methods, is the
+    same in all versions of NumPy), and the rows of a class with the smallest keys are held out. Held-out rows
+    per class are its share rounded by largest remainder, and at least one, so that a class of three rows has
+    one in each part.
+
+    Args:
+        y: labels, int64, shape (N,).
+        classes: C class names, for messages.
+        seed: any int; the same seed and labels give the same split.
+        n_test: the last `n_test` rows are the test part already; 0 to take 20 % as test.
+
+    Returns:
+        Row indices of train, validation and test: disjoint, together all rows, each ascending.
+
+    Raises:
+        DataError: a class has too few examples: 3, or 2 outside a given test part.
+    """
+    n_open = len(y) - n_test
+    labels = y[:n_open]
+    counts = np.bincount(labels, minlength=len(classes))
+    _check_counts(counts, classes, n_test)
+    held = _quotas(counts, _HELD_OUT_OF_GIVEN if n_test else _HELD_OUT)
+
+    keys = np.random.Philox(key=[seed % 2**64, _STREAM]).random_raw(n_open)
+    order = np.lexsort((keys, labels))  # by class, then by key
+    starts = np.cumsum(counts) - counts
+    ordered_labels = labels[order]
+    rank = np.arange(n_open) - starts[ordered_labels]  # place of each row within its class
+    quota = held[ordered_labels]
+    in_validation = rank < quota
+    in_test = np.zeros_like(in_validation) if n_test else ~in_validation & (rank < 2 * quota)
+
+    train = np.sort(order[~in_validation & ~in_test])
+    validation = np.sort(order[in_validation])
+    test = np.arange(n_open, len(y)) if n_test else np.sort(order[in_test])
+    return train, validation, test
+
+
+def _check_counts(counts: np.ndarray, classes: tuple[str, ...], n_test: int) -> None:
+    needed = 2 if n_test else 3
+    parts = "train and validation" if n_test else "train, validation and test"
+    rare = np.flatnonzero(counts < needed).tolist()
+    if not rare:
+        return
+    found = ", ".join(f"{int(counts[code])} of {classes[code]!r}" for code in rare[:_CLASSES_SHOWN])
+    more = f" and too few of {len(rare) - _CLASSES_SHOWN} more" if len(rare) > _CLASSES_SHOWN else ""
+    raise DataError(
+        f"expected at least {needed} examples of each of the {len(classes)} classes, to split into {parts}, "
+        f"found {found}{more}; add examples, or merge or drop the class"
+    )
+
+
+def _quotas(counts: np.ndarray, share: int) -> np.ndarray:
+    """Rows to hold out per class: about counts / share, at least 1, and in sum the same share of all."""
+    # whole numbers throughout: no rounding that could differ between machines
+    quotas: np.ndarray = np.maximum(counts // share, 1)
+    remainders = np.where(counts >= share, counts % share, 0)
+    missing = (int(counts.sum()) + share // 2) // share - int(quotas.sum())
+    if missing > 0:
+        largest = np.argsort(-remainders, kind="stable")[:missing]
+        quotas[largest[remainders[largest] > 0]] += 1
+    return quotas
+
+
+def standardise(raw: RawData, parts: tuple[np.ndarray, ...], dtype: str) -> list[np.ndarray]:
+    """Standardise features by mean and standard deviation of the first part alone.
+
+    Computed in float64; the variance is the biased one (divided by the number of training rows). A feature
+    that is constant in training keeps its unit: only the constant is subtracted, so it is 0 throughout
+    training.
+
+    Args:
+        raw: the data, N rows of D features.
+        parts: row indices of train, validation and test.
+        dtype: `float32` or `float64`, the dtype of the result.
+
+    Returns:
+        One C-contiguous read-only array of shape (rows of the part, D) for each part.
+
+    Raises:
+        DataError: a value is so far from the training part's that the dtype cannot hold it.
+    """
+    scale, mean, std = _moments(raw.x, parts[0])
+    return [_apply(raw, rows, scale, mean, std, np.dtype(dtype)) for rows in parts]
+
+
+def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return scale, mean and std, each of shape (D,); mean and std are those of `x * scale`."""
+    low = np.full(x.shape[1], np.inf)
+    high = np.full(x.shape[1], -np.inf)
+    for block in blocks(x, rows):
+        np.minimum(low, block.min(axis=0), out=low)
+        np.maximum(high, block.max(axis=0), out=high)
+    constant = low == high
+    # Squares of 1e200 overflow: bring each feature to [-1, 1] first. A power of two changes no bit of the
+    # result.
+    _, exponent = np.frexp(np.maximum(np.abs(low), np.abs(high)))
+    scale = np.where(constant, 1.0, np.ldexp(1.0, np.clip(-exponent, -1022, 1023)))
+
+    mean = np.zeros(x.shape[1])
+    for block in blocks(x, rows):
+        block *= scale
+        mean += block.sum(axis=0)
+    mean /= len(rows)
+    # The mean of equal numbers may differ from them in the last bit, which dividing by a tiny std would blow
+    # up.
+    mean = np.where(constant, low, mean)
+
+    variance = np.zeros(x.shape[1])
+    for block in blocks(x, rows):
+        block *= scale
+        block -= mean
+        block *= block
+        variance += block.sum(axis=0)
+    std = np.sqrt(variance / len(rows))
+    std[constant | (std == 0.0)] = 1.0
+    return scale, mean, std
+
+
+def _apply(
+    raw: RawData, rows: np.ndarray, scale: np.ndarray, mean: np.ndarray, std: np.ndarray, dtype: np.dtype
+) -> np.ndarray:
+    out = np.empty((len(rows), raw.x.shape[1]), dtype=dtype)
+    start = 0
+    for block in blocks(raw.x, rows):
+        with np.errstate(over="ignore"):  # reported below, by column
+            block *= scale
+            block -= mean
+            block /= std
+            done = out[start : start + len(block)]
+            done[...] = block
+        finite = np.isfinite(done).all(axis=0)
+        if not finite.all():
+            column = raw.features[int(np.argmin(finite))]
+            raise DataError(
+                f"expected column {column!r} to fit {dtype} once standardised by the training part, "
+                "found a value too far out; drop that row or transform the column"
+            )
+        start += len(block)
+    out.flags.writeable = False
+    return out

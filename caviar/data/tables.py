@@ -1,0 +1,220 @@
+"""A table to features and labels: numbers stay, text becomes one column per distinct value."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caviar.data.labels import check_missing, encode_labels
+from caviar.data.raw import RawData, listed
+from caviar.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Text columns with more distinct values are refused: identifiers and free text, which one-hot would blow up.
+MAX_CATEGORIES = 50
+#: What a missing text value is called among the categories of its column.
+MISSING = "(missing)"
+#: A date as text, with or without a time: what a table without types makes of dates.
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
+
+#: What `pandas.api.types.infer_dtype` says of a column of objects, and what it is to us. All else is refused.
+_OBJECT_KINDS = {
+    "string": "text",
+    "boolean": "number",
+    "integer": "number",
+    "floating": "number",
+    "mixed-integer-float": "number",
+    "decimal": "number",
+    "empty": "number",  # nothing but missing values: reported as missing numbers
+    "date": "date",
+    "datetime": "date",
+    "datetime64": "date",
+    "timedelta": "date",
+    "timedelta64": "date",
+    "time": "date",
+    "period": "date",
+}
+
+
+def encode_table(frame: pd.DataFrame, target: str | None, path: str, name: str) -> RawData:
+    """Turn a table into features and labels.
+
+    Numbers and truth values become one feature each. A text column (categories too) becomes one feature of 0
+    and 1 per distinct value, sorted, named `column=value`; missing text is a category of its own.
+
+    Args:
+        frame: N rows, columns with distinct names.
+        target: the column to predict.
+        path: where the table comes from, for messages.
+        name: name of the data set.
+
+    Raises:
+        DataError: the target is not there, or a column is neither number nor text with few values.
+    """
+    if not len(frame.columns):
+        raise DataError(f"expected columns in {path!r}, found none")
+    target = _check_target(list(frame.columns), target, path)
+    if frame.empty:
+        raise DataError(f"expected rows below the header of {path!r}, found none")
+    labels, classes = encode_labels(_label_values(frame[target], target), f"column {target!r}")
+    columns: list[np.ndarray] = []
+    features: list[str] = []
+    for column in frame.columns:
+        if column == target:
+            continue
+        series = _plain(frame[column])
+        kind = _kind(series)
+        if kind == "number":
+            columns.append(_numbers(series))
+            features.append(column)
+        elif kind == "text":
+            for value, hot in _one_hot(series, column):
+                columns.append(hot)
+                features.append(f"{column}={value}")
+        elif kind == "date":
+            raise DataError(_dates(column))
+        else:
+            raise DataError(
+                f"expected numbers or text, found {kind} in column {column!r}; convert or drop it"
+            )
+    if not columns:
+        raise DataError(f"expected feature columns beside the target {target!r} in {path!r}, found none")
+    x = np.empty((len(columns), len(frame)))
+    for row, values in zip(x, columns, strict=True):
+        row[:] = values
+    return RawData(name=name, x=x.T, y=labels, classes=classes, features=tuple(features))
+
+
+def _check_target(columns: list[str], target: str | None, path: str) -> str:
+    if target is None:
+        raise DataError(
+            f"expected a target column for {path!r} (--target), found none; its columns are {listed(columns)}"
+        )
+    if target in columns:
+        return target
+    if target.strip() in columns:
+        return target.strip()
+    near = difflib.get_close_matches(target, columns, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise DataError(
+        f"expected target {target!r} among the columns of {path!r}, found {listed(columns)}{hint}"
+    )
+
+
+def _plain(series: pd.Series[Any]) -> pd.Series[Any]:
+    """A categorical column as a column of its values."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return series.astype(series.dtype.categories.dtype if not series.isna().any() else object)
+    return series
+
+
+def _kind(series: pd.Series[Any]) -> str:
+    """`number`, `text`, `date`, or a word for what it is instead."""
+    from pandas.api import types
+
+    dtype = series.dtype
+    if types.is_complex_dtype(dtype):
+        return "complex numbers"
+    if types.is_numeric_dtype(dtype):  # bool and the nullable kinds are numeric too
+        return "number"
+    if isinstance(dtype, np.dtype) and dtype.kind in "mM":
+        return "date"
+    inferred = types.infer_dtype(series, skipna=True)
+    if inferred == "empty" and types.is_string_dtype(dtype) and not types.is_object_dtype(dtype):
+        return "text"
+    return _OBJECT_KINDS.get(inferred, f"{inferred} values")
+
+
+def _numbers(series: pd.Series[Any]) -> np.ndarray:
+    """A column as float64, missing values as NaN."""
+    if series.dtype == object:
+        with np.errstate(over="ignore"):
+            values = [
+                np.nan if missing else value for value, missing in zip(series, series.isna(), strict=True)
+            ]
+            return np.array([_float(value) for value in values], dtype=np.float64)
+    if series.isna().any():
+        return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.asarray(series.to_numpy(dtype=np.float64))
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond 1e308
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _text(series: pd.Series[Any]) -> np.ndarray:
+    """A text column as objects: stripped str, '' where missing."""
+    values = ["" if missing else value.strip() for value, missing in zip(series, series.isna(), strict=True)]
+    return np.array(values, dtype=object)
+
+
+def _one_hot(series: pd.Series[Any], column: str) -> list[tuple[str, np.ndarray]]:
+    values = _text(series)
+    found = set(values.tolist())
+    categories = sorted(found - {""})
+    if categories and all(map(_ISO_DATE.fullmatch, categories)):
+        raise DataError(_dates(column))
+    if len(categories) > MAX_CATEGORIES:
+        raise DataError(_too_many(values, categories, column))
+    if "" in found:
+        categories.append("")
+    return [(category or MISSING, (values == category).astype(np.float64)) for category in categories]
+
+
+def _dates(column: str) -> str:
+    return (
+        f"expected numbers or text, found dates or times in column {column!r}; "
+        "turn it into numbers (such as days since a date) or drop it"
+    )
+
+
+def _too_many(values: np.ndarray, categories: list[str], column: str) -> str:
+    words = {category for category in categories if not _is_number(category)}
+    rows = sum(value in words for value in values.tolist())
+    if words and rows < len(values) / 2:
+        return (
+            f"expected numbers in column {column!r}, found {min(words)!r:.40} and the like in {rows} of "
+            f"{len(values)} rows; fill or drop them"
+        )
+    return (
+        f"expected at most {MAX_CATEGORIES} distinct values in text column {column!r}, found "
+        f"{len(categories)}; drop the column, group its values or turn it into numbers"
+    )
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _label_values(series: pd.Series[Any], target: str) -> np.ndarray:
+    """The target column as an array that `encode_labels` knows."""
+    series = _plain(series)
+    kind = _kind(series)
+    where = f"column {target!r}"
+    check_missing(int(series.isna().sum()), len(series), where)
+    if kind == "text":
+        return np.array(series.tolist(), dtype=object)
+    if kind != "number":
+        raise DataError(
+            f"expected class labels in {where}, found {'dates or times' if kind == 'date' else kind}"
+        )
+    if series.dtype != object:
+        return np.array(series.tolist())  # nullable kinds become plain ones
+    if all(isinstance(value, int) for value in series):
+        # beyond 64 bits, where an array of numbers would round them; bool is an int, and its name is the same
+        return np.array([str(value) for value in series], dtype=object)
+    return _numbers(series)
