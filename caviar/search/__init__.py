@@ -1,0 +1,1 @@
+"""Choosing params: the only folder that imports optuna's samplers."""
