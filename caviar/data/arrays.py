@@ -45,8 +45,7 @@ def read_npz(path: Path, target: str | None, name: str) -> RawData:
         )
     if len(x) != len(y):
         raise DataError(
-            f"expected {_FEATURES!r} and {target!r} of {str(path)!r} to have equal length, "
-            f"found {len(x)} and {len(y)}"
+            f"expected {_FEATURES!r} and {target!r} of {str(path)!r} to have equal length, found {len(x)} and {len(y)}"
         )
     labels, classes = encode_labels(y, f"array {target!r} of {str(path)!r}")
     n_features = math.prod(x.shape[1:])
@@ -66,8 +65,7 @@ def _read_arrays(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         if not zipfile.is_zipfile(path):
             raise DataError(
-                f"expected {str(path)!r} to be a whole .npz archive, found other content; "
-                "save it with np.savez"
+                f"expected {str(path)!r} to be a whole .npz archive, found other content; save it with np.savez"
             )
         with np.load(path, allow_pickle=False) as archive:
             missing = [array for array in wanted if array not in archive.files]

@@ -6,6 +6,7 @@ import csv
 import itertools
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,11 @@ _INDEX_PREFIX = "__index_level_"
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read UTF-8 text with a header line; the delimiter is the one of `,` `;` tab `|` that gives the header
-    most columns.
+    """Read UTF-8 text with a header line.
 
-    An unnamed first column (the row index that pandas and R write) is left out. In text columns only an empty
-    field is
-    missing: `NA` and `None` are words there, and missing values among numbers.
+    The delimiter is the one of `,` `;` tab `|` that gives the header most columns. An unnamed first column
+    (the row index that pandas and R write) is left out. In text columns only an empty field is missing: `NA` and
+    `None` are words there, but missing values among numbers.
 
     Raises:
         DataError: the file cannot be read as such a table.
@@ -43,8 +43,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise
     except UnicodeDecodeError as error:
         raise DataError(
-            f"expected UTF-8 text in {str(path)!r}, found byte 0x{error.object[error.start]:02x}; "
-            "save it as UTF-8"
+            f"expected UTF-8 text in {str(path)!r}, found byte 0x{error.object[error.start]:02x}; save it as UTF-8"
         ) from error
     # pandas' own errors are ValueErrors
     except (OSError, ValueError, OverflowError, csv.Error, pd.errors.ParserWarning) as error:
@@ -66,17 +65,12 @@ def read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        # not `read_table`, which takes `a=1` in a path for a column, nor the pandas metadata, which hides
-        # columns
+        # `read_table` would take `a=1` in a path for a column, and pandas' metadata would hide columns
         with pq.ParquetFile(path) as file:
             table = file.read()
         kept = [i for i, name in enumerate(table.column_names) if not name.startswith(_INDEX_PREFIX)]
         names = [table.column_names[index].strip() for index in kept]
-        frame = (
-            table.select(kept)
-            .rename_columns([str(i) for i in range(len(kept))])
-            .to_pandas(ignore_metadata=True)
-        )
+        frame = table.select(kept).rename_columns([str(i) for i in range(len(kept))]).to_pandas(ignore_metadata=True)
     except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
         raise DataError(f"cannot read {str(path)!r} as parquet: {one_line(error)}") from error
     return _named(frame, names, path)
@@ -129,9 +123,7 @@ def _read_body(path: Path, header: _Header) -> pd.DataFrame:
         words = [
             column
             for column in frame.columns
-            if frame[column].dtype.kind not in "biuf"
-            and frame[column].isna().any()
-            and not _is_bool(frame[column])
+            if frame[column].dtype.kind not in "biuf" and frame[column].isna().any() and not _is_bool(frame[column])
         ]
         if words:
             exact = {"usecols": words, "dtype": str, "keep_default_na": False, "na_values": [""]}
@@ -164,10 +156,8 @@ def _named(frame: pd.DataFrame, names: list[str], path: Path) -> pd.DataFrame:
         raise DataError(
             f"expected a name for each column of {str(path)!r}, found none for column {unnamed[0]}; name it"
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, n_columns in Counter(names).items() if n_columns > 1)
     if twice:
-        raise DataError(
-            f"expected distinct column names in {str(path)!r}, found twice: {listed(twice)}; rename them"
-        )
+        raise DataError(f"expected distinct column names in {str(path)!r}, found twice: {listed(twice)}; rename them")
     frame.columns = names
     return frame

@@ -48,9 +48,7 @@ def read_idx(path: Path, n_dims: int) -> np.ndarray:
         )
     start = 4 + 4 * n_dims
     if len(content) < start:
-        raise DataError(
-            f"expected the {start} bytes of a header in IDX file {str(path)!r}, found {len(content)}"
-        )
+        raise DataError(f"expected the {start} bytes of a header in IDX file {str(path)!r}, found {len(content)}")
     shape = struct.unpack(f">{n_dims}I", content[4:start])
     if len(content) - start != math.prod(shape):
         raise DataError(

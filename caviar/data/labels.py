@@ -60,9 +60,7 @@ def _whole(values: np.ndarray, where: str) -> np.ndarray:
     check_missing(int(np.isnan(values).sum()), len(values), where)
     infinite = int(np.isinf(values).sum())
     if infinite:
-        raise DataError(
-            f"expected class labels in {where}, found infinity in {infinite} of {len(values)} rows"
-        )
+        raise DataError(f"expected class labels in {where}, found infinity in {infinite} of {len(values)} rows")
     fractions = values[values != np.floor(values)]
     if len(fractions):
         raise DataError(
@@ -81,9 +79,7 @@ def _words(values: Iterable[object], where: str) -> list[str]:
         elif isinstance(value, str):
             word = value.strip()
         else:
-            raise DataError(
-                f"expected class labels in {where}, found a {type(value).__name__} such as {value!r:.40}"
-            )
+            raise DataError(f"expected class labels in {where}, found a {type(value).__name__} such as {value!r:.40}")
         n_missing += not word
         words.append(word)
     check_missing(n_missing, len(words), where)

@@ -45,9 +45,7 @@ def load_dataset(spec: DataSpec, dtype: str = "float32") -> Dataset:
         )
     parts = split_rows(raw.y, raw.classes, spec.split_seed, raw.n_test)
     features = standardise(raw, parts, dtype)
-    train, validation, test = (
-        Examples(x, _read_only(raw.y[rows])) for x, rows in zip(features, parts, strict=True)
-    )
+    train, validation, test = (Examples(x, _read_only(raw.y[rows])) for x, rows in zip(features, parts, strict=True))
     return Dataset(raw.name, train, validation, test, raw.classes, raw.features, found)
 
 

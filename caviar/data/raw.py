@@ -51,9 +51,7 @@ def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray
     step = max(1, _BLOCK_VALUES // max(1, x.shape[1]))
     for start in range(0, n_rows, step):
         chosen = x[start : start + step] if rows is None else x[rows[start : start + step]]
-        with np.errstate(
-            over="ignore"
-        ):  # a longdouble beyond float64 becomes infinite, and is reported as that
+        with np.errstate(over="ignore"):  # a longdouble beyond float64 becomes infinite, and is reported as that
             yield np.array(chosen, dtype=np.float64, order="C")
 
 
@@ -69,9 +67,7 @@ def check(raw: RawData) -> None:
     if n_features == 0:
         raise DataError(f"expected at least one feature in {raw.name!r}, found none beside the labels")
     if len(raw.y) != n_rows:
-        raise DataError(
-            f"expected one label per example in {raw.name!r}, found {n_rows} rows and {len(raw.y)} labels"
-        )
+        raise DataError(f"expected one label per example in {raw.name!r}, found {n_rows} rows and {len(raw.y)} labels")
     _check_finite(raw)
     if len(raw.classes) < 2:
         raise DataError(

@@ -36,7 +36,7 @@ NAMES = (*_SKLEARN, "fashion-mnist")
 _SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
 
 
-def resolve(source: str, target: str | None = None, split_seed: int = 0) -> DataSpec:
+def resolve(source: str | Path, target: str | None = None, split_seed: int = 0) -> DataSpec:
     """Turn what a user typed into a spec that means the same from any working directory.
 
     A name goes before a file of the same name. The fingerprint stays empty: `load_dataset` computes it.
@@ -50,11 +50,10 @@ def resolve(source: str, target: str | None = None, split_seed: int = 0) -> Data
         DataNotFound: there is no such name, file or folder.
         DataError: the file has another extension, or a target is given where there are no columns.
     """
+    source = str(source)
     if source in NAMES:
         if target is not None:
-            raise DataError(
-                f"expected no target for data set {source!r}, which has its own, found {target!r}"
-            )
+            raise DataError(f"expected no target for data set {source!r}, which has its own, found {target!r}")
         return DataSpec(source=source, split_seed=split_seed)
     path = Path(source).expanduser().absolute()
     if not source or not path.exists():
@@ -63,9 +62,7 @@ def resolve(source: str, target: str | None = None, split_seed: int = 0) -> Data
         if target is not None:
             raise DataError(f"expected no target for the IDX files of {str(path)!r}, found {target!r}")
     elif path.suffix.lower() not in _SUFFIXES:
-        raise DataError(
-            f"expected a file that ends in {', '.join(_SUFFIXES)}, found {path.name!r}; convert it"
-        )
+        raise DataError(f"expected a file that ends in {', '.join(_SUFFIXES)}, found {path.name!r}; convert it")
     return DataSpec(source=str(path), target=target, split_seed=split_seed)
 
 
@@ -113,14 +110,8 @@ def _read_sklearn(name: str) -> RawData:
 def _unknown(source: str, path: Path) -> str:
     if path.suffix.lower() in _SUFFIXES or "/" in source:
         return f"expected a file or folder at {str(path)!r}, found nothing there; check the path"
-    near = difflib.get_close_matches(
-        source.lower().replace("-", "_"), [name.replace("-", "_") for name in NAMES], n=1
-    )
-    hint = (
-        f"; did you mean {next(name for name in NAMES if name.replace('-', '_') == near[0])!r}?"
-        if near
-        else ""
-    )
+    near = difflib.get_close_matches(source.lower().replace("-", "_"), [name.replace("-", "_") for name in NAMES], n=1)
+    hint = f"; did you mean {next(name for name in NAMES if name.replace('-', '_') == near[0])!r}?" if near else ""
     return (
         f"expected one of {listed(NAMES)}, or a {', '.join(_SUFFIXES)} file or a folder of IDX files, "
         f"found {source!r}{hint}"

@@ -45,7 +45,8 @@ def split_rows(
     _check_counts(counts, classes, n_test)
     held = _quotas(counts, _HELD_OUT_OF_GIVEN if n_test else _HELD_OUT)
 
-    keys = np.random.Philox(key=[seed % 2**64, _STREAM]).random_raw(n_open)
+    key = np.array([seed % 2**64, _STREAM], dtype=np.uint64)
+    keys = np.random.Philox(key=key).random_raw(n_open)
     order = np.lexsort((keys, labels))  # by class, then by key
     starts = np.cumsum(counts) - counts
     ordered_labels = labels[order]

@@ -79,9 +79,7 @@ def encode_table(frame: pd.DataFrame, target: str | None, path: str, name: str) 
         elif kind == "date":
             raise DataError(_dates(column))
         else:
-            raise DataError(
-                f"expected numbers or text, found {kind} in column {column!r}; convert or drop it"
-            )
+            raise DataError(f"expected numbers or text, found {kind} in column {column!r}; convert or drop it")
     if not columns:
         raise DataError(f"expected feature columns beside the target {target!r} in {path!r}, found none")
     x = np.empty((len(columns), len(frame)))
@@ -101,9 +99,7 @@ def _check_target(columns: list[str], target: str | None, path: str) -> str:
         return target.strip()
     near = difflib.get_close_matches(target, columns, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise DataError(
-        f"expected target {target!r} among the columns of {path!r}, found {listed(columns)}{hint}"
-    )
+    raise DataError(f"expected target {target!r} among the columns of {path!r}, found {listed(columns)}{hint}")
 
 
 def _plain(series: pd.Series[Any]) -> pd.Series[Any]:
@@ -136,9 +132,7 @@ def _numbers(series: pd.Series[Any]) -> np.ndarray:
     """A column as float64, missing values as NaN."""
     if series.dtype == object:
         with np.errstate(over="ignore"):
-            values = [
-                np.nan if missing else value for value, missing in zip(series, series.isna(), strict=True)
-            ]
+            values = [np.nan if missing else value for value, missing in zip(series, series.isna(), strict=True)]
             return np.array([_float(value) for value in values], dtype=np.float64)
     if series.isna().any():
         return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
@@ -209,9 +203,7 @@ def _label_values(series: pd.Series[Any], target: str) -> np.ndarray:
     if kind == "text":
         return np.array(series.tolist(), dtype=object)
     if kind != "number":
-        raise DataError(
-            f"expected class labels in {where}, found {'dates or times' if kind == 'date' else kind}"
-        )
+        raise DataError(f"expected class labels in {where}, found {'dates or times' if kind == 'date' else kind}")
     if series.dtype != object:
         return np.array(series.tolist())  # nullable kinds become plain ones
     if all(isinstance(value, int) for value in series):
