@@ -40,8 +40,7 @@ class RawData:
 
 
 def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Yield consecutive rows of `x` as fresh C-contiguous float64 blocks, so that no float64 copy of all is
-    needed.
+    """Yield consecutive rows of `x` as fresh C-contiguous float64 blocks: no float64 copy of all is needed.
 
     Args:
         x: shape (N, D), real or bool.

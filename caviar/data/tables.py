@@ -158,8 +158,21 @@ def _one_hot(series: pd.Series[Any], column: str) -> list[tuple[str, np.ndarray]
     categories = sorted(found - {""})
     if categories and all(map(_ISO_DATE.fullmatch, categories)):
         raise DataError(_dates(column))
-    if len(categories) > MAX_CATEGORIES:
-        raise DataError(_too_many(values, categories, column))
+    words = {category for category in categories if not _is_number(category)}
+    in_words = sum(value in words for value in values.tolist())
+    marks_only = not any(character.isalnum() for word in words for character in word)
+    too_many = len(categories) > MAX_CATEGORIES
+    # `?` or `-` among numbers stands for a missing one; `3+` is a category, unless there are too many to be categories
+    if 0 < in_words < len(values) / 2 and (marks_only or too_many):
+        raise DataError(
+            f"expected numbers in column {column!r}, found {min(words)!r:.40} and the like in {in_words} of "
+            f"{len(values)} rows; fill or drop them"
+        )
+    if too_many:
+        raise DataError(
+            f"expected at most {MAX_CATEGORIES} distinct values in text column {column!r}, found {len(categories)}; "
+            "drop the column, group its values or turn it into numbers"
+        )
     if "" in found:
         categories.append("")
     return [(category or MISSING, (values == category).astype(np.float64)) for category in categories]
@@ -169,20 +182,6 @@ def _dates(column: str) -> str:
     return (
         f"expected numbers or text, found dates or times in column {column!r}; "
         "turn it into numbers (such as days since a date) or drop it"
-    )
-
-
-def _too_many(values: np.ndarray, categories: list[str], column: str) -> str:
-    words = {category for category in categories if not _is_number(category)}
-    rows = sum(value in words for value in values.tolist())
-    if words and rows < len(values) / 2:
-        return (
-            f"expected numbers in column {column!r}, found {min(words)!r:.40} and the like in {rows} of "
-            f"{len(values)} rows; fill or drop them"
-        )
-    return (
-        f"expected at most {MAX_CATEGORIES} distinct values in text column {column!r}, found "
-        f"{len(categories)}; drop the column, group its values or turn it into numbers"
     )
 
 

@@ -132,6 +132,23 @@ def test_numbers_with_a_few_words_name_the_words(load_csv: Load) -> None:
         load_csv("a,label\n" + "".join(f"{i if i % 10 else '?'},{i % 2}\n" for i in range(80)))
 
 
+@pytest.mark.parametrize("mark", ["?", "-", "."])
+def test_a_mark_among_few_numbers_is_a_missing_number(load_csv: Load, mark: str) -> None:
+    """A column of numbers is never one-hot encoded for the sake of a question mark."""
+    with pytest.raises(DataError, match=r"expected numbers in column 'a', found '.' .* in 6 of 30 rows; fill"):
+        load_csv(column_csv([1, 2, 3, 4, mark]))
+
+
+def test_numbers_and_words_of_few_kinds_are_categories(load_csv: Load) -> None:
+    """`0, 1, 2, 3+` is text."""
+    assert load_csv(column_csv([0, 1, 2, "3+"])).features == ("a=0", "a=1", "a=2", "a=3+")
+
+
+def test_signs_alone_are_categories(load_csv: Load) -> None:
+    """`+` and `-` among no numbers mean themselves."""
+    assert load_csv(column_csv(["+", "-"])).features == ("a=+", "a=-")
+
+
 def test_truth_values_are_0_and_1(write_csv: Write) -> None:
     """As features they are numbers, as labels the classes False and True."""
     raw = read(write_csv("a,label\n" + "True,False\nFalse,True\n" * 5))
