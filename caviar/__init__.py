@@ -1,0 +1,38 @@
+"""caviar trains many neural networks at once, and lets you babysit one.
+
+The names below are loaded when they are first used, so that `import caviar` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caviar.space import Categorical as Categorical
+    from caviar.space import Float as Float
+    from caviar.space import Int as Int
+    from caviar.space import SearchSpace as SearchSpace
+    from caviar.study import Study as Study
+    from caviar.study import create_study as create_study
+    from caviar.study import load_study as load_study
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Categorical": "caviar.space",
+    "Float": "caviar.space",
+    "Int": "caviar.space",
+    "SearchSpace": "caviar.space",
+    "Study": "caviar.study",
+    "create_study": "caviar.study",
+    "load_study": "caviar.study",
+}
+
+__all__ = ["Categorical", "Float", "Int", "SearchSpace", "Study", "create_study", "load_study"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'caviar' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

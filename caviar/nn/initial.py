@@ -1,0 +1,41 @@
+"""All randomness of training, from counters: nothing to carry along, nothing to lose."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caviar.nn.network import Network
+
+#: (study seed, trial number): the key of every draw of a trial.
+Key = tuple[int, int]
+
+# the highest counter word separates what is drawn, so that two purposes never share a stream
+_WEIGHTS = 1
+_ORDER = 2
+
+
+def initial_parameters(network: Network, key: Key, dtype: str) -> np.ndarray:
+    """Return the initial flat vector, shape (P,): W ~ N(0, 2/D), gamma = 1, beta = 0, b = 0.
+
+    float32 weights are the float64 ones, rounded.
+
+    References:
+        He et al. 2015, "Delving Deep into Rectifiers", equation 10.
+    """
+    generator = _generator(key, _WEIGHTS, 0)
+    parameters = np.zeros(network.n_parameters, dtype)
+    hidden, output = network.views(parameters)
+    for layer in hidden:
+        layer.W[...] = generator.standard_normal(layer.W.shape) * np.sqrt(2 / layer.W.shape[1])  # ~ N(0, 2/D)
+        layer.gamma[...] = 1
+    output.W[...] = generator.standard_normal(output.W.shape) * np.sqrt(2 / output.W.shape[1])
+    return parameters
+
+
+def epoch_order(key: Key, epoch: int, n_examples: int) -> np.ndarray:
+    """Return the order of examples in an epoch (counted from 0): a permutation of 0..N-1, int64, shape (N,)."""
+    return _generator(key, _ORDER, epoch).permutation(n_examples)
+
+
+def _generator(key: Key, purpose: int, epoch: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, epoch, purpose]))

@@ -1,0 +1,97 @@
+"""The kernel seam: what trains and evaluates a model, behind plain arrays."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from caviar.errors import SettingsError
+from caviar.nn.network import Network
+
+#: Weight of the old value in the running mean and variance. They start at 0 and are corrected for it at evaluation,
+#: by 1 - RUNNING_WEIGHT**step, so that they are true weighted averages from the first mini-batch on.
+RUNNING_WEIGHT = 0.9
+
+KERNELS = ("numpy",)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """How the parameters are updated after each mini-batch."""
+
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    #: The cost gets l2 / 2 * sum(W^2) over all weight matrices; reported losses are without it.
+    l2: float
+
+
+class Kernel(Protocol):
+    """Trains and evaluates one model at a time.
+
+    Promises: results depend on the arguments alone (on one machine, with one BLAS thread), whatever ran before, and
+    training a range of mini-batches in two calls gives the same bits as in one.
+    """
+
+    name: str
+
+    def train(
+        self,
+        network: Network,
+        parameters: np.ndarray,
+        moments: np.ndarray,
+        running: np.ndarray,
+        step: int,
+        x: np.ndarray,
+        y: np.ndarray,
+        order: np.ndarray,
+        batch_size: int,
+        update: Update,
+    ) -> tuple[float, int]:
+        """Train on consecutive mini-batches, in place.
+
+        Args:
+            network: the architecture.
+            parameters: (P,), updated.
+            moments: (K, P) of the optimizer, updated.
+            running: (2, U), weighted averages of mean and biased variance, updated; not corrected for their start at 0.
+            step: updates done so far.
+            x: (N, D), an example a row.
+            y: (N,), int64.
+            order: indices of the examples to train on, cut into mini-batches of `batch_size`; the last may be
+                smaller, and is left out where it is a single example.
+            batch_size: M, at least 2.
+            update: the optimizer and its settings.
+
+        Returns:
+            The sum of the losses of all mini-batches, each times its number of examples, in float64, and the number of
+            updates done. A loss that is not finite ends training at once and is returned as it is.
+        """
+
+    def evaluate(
+        self, network: Network, parameters: np.ndarray, running: np.ndarray, step: int, x: np.ndarray, y: np.ndarray
+    ) -> tuple[float, float]:
+        """Return the mean loss and the accuracy with the running statistics, over x (N, D) and y (N,)."""
+
+
+def kernel_name(name: str | None = None) -> str:
+    """Return the kernel to use: the argument, else `CAVIAR_KERNEL`, else the fastest there is.
+
+    Raises:
+        SettingsError: there is no such kernel.
+    """
+    name = name or os.environ.get("CAVIAR_KERNEL") or KERNELS[-1]
+    if name not in KERNELS:
+        raise SettingsError(f"unknown kernel {name!r} (known: {', '.join(KERNELS)}); set CAVIAR_KERNEL to one of them")
+    return name
+
+
+def choose_kernel(name: str | None = None) -> Kernel:
+    """Return the kernel of that name; see :func:`kernel_name`."""
+    kernel_name(name)
+    from caviar.nn.numpy_kernel import NumpyKernel
+
+    return NumpyKernel()

@@ -1,0 +1,1 @@
+"""Training one model: its state as a value, and the pure function that advances it."""

@@ -1,0 +1,1 @@
+"""Where caviar's training runs: the only package that imports Ray."""
