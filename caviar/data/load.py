@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from caviar.training.dataset import Dataset, Examples
 
 from caviar.data.raw import check, fingerprint
 from caviar.data.sources import read_source
 from caviar.data.split import split_rows, standardise
 from caviar.errors import DataError, SettingsError
 from caviar.records import DataSpec
+from caviar.training.dataset import Dataset, Examples
 
 _DTYPES = ("float32", "float64")
 
