@@ -1,0 +1,95 @@
+"""Writing many rows at once, the fast way of each database.
+
+SQLite: one prepared statement, executed for each row. Postgres: one statement over arrays, and COPY for reports; a
+statement for each row would also run the counting triggers for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from caviar.storage.rows import WRITTEN, WRITTEN_TYPES
+
+_KEY = ("id", "study_id", "number")
+_CHANGED = tuple(name for name in WRITTEN if name not in _KEY)
+
+#: trial id, epoch, metrics as JSON.
+ReportRow = tuple[int, int, str]
+
+_SQLITE_INSERT = f"INSERT INTO trials ({', '.join(WRITTEN)}) VALUES ({', '.join('?' * len(WRITTEN))})"
+# The id comes last, so that a row need only be turned round.
+_SQLITE_UPDATE = f"UPDATE trials SET {', '.join(f'{name} = ?' for name in _CHANGED)} WHERE id = ?"
+_SQLITE_REPORTS = "INSERT OR REPLACE INTO reports (trial_id, epoch, metrics) VALUES (?, ?, ?)"
+
+_ARRAYS = ", ".join(f"%s::{kind}[]" for kind in WRITTEN_TYPES)
+_POSTGRES_INSERT = f"INSERT INTO trials ({', '.join(WRITTEN)}) SELECT * FROM unnest({_ARRAYS})"
+_POSTGRES_UPDATE = (
+    f"UPDATE trials AS t SET {', '.join(f'{name} = n.{name}' for name in _CHANGED)} "
+    f"FROM unnest({_ARRAYS}) AS n ({', '.join(WRITTEN)}) WHERE t.id = n.id"
+)
+_POSTGRES_REPORTS = (
+    "INSERT INTO reports (trial_id, epoch, metrics) SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::jsonb[]) "
+    "ON CONFLICT (trial_id, epoch) DO UPDATE SET metrics = excluded.metrics"
+)
+
+
+def insert_trials(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows of the columns `WRITTEN` into `trials`."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_SQLITE_INSERT, list(rows))
+    else:
+        connection.exec_driver_sql(_POSTGRES_INSERT, _columns(rows))
+
+
+def update_trials(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Replace the rows of `trials` with the same ids; return how many there were.
+
+    No two rows may have the same id.
+    """
+    if connection.dialect.name == "sqlite":
+        skip = len(_KEY)
+        changed = [(*row[skip:], row[0]) for row in rows]
+        return connection.exec_driver_sql(_SQLITE_UPDATE, changed).rowcount
+    return connection.exec_driver_sql(_POSTGRES_UPDATE, _columns(rows)).rowcount
+
+
+def put_reports(connection: Connection, rows: Sequence[ReportRow]) -> None:
+    """Insert reports; one of the same trial and epoch is replaced.
+
+    No two rows may have the same trial and epoch.
+    """
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_SQLITE_REPORTS, list(rows))
+        return
+    if _copy_reports(connection, rows):
+        return
+    connection.exec_driver_sql(_POSTGRES_REPORTS, _columns(rows))
+
+
+def _copy_reports(connection: Connection, rows: Sequence[ReportRow]) -> bool:
+    """Copy reports into Postgres; return False, with nothing done, where one of them is there already."""
+    from psycopg.errors import UniqueViolation
+
+    # COPY takes a backslash for an escape, and JSON has some in strings with quotes.
+    block = "".join(f"{trial_id}\t{epoch}\t{metrics}\n" for trial_id, epoch, metrics in rows).replace("\\", "\\\\")
+    savepoint = connection.begin_nested()
+    cursor = connection.connection.cursor()
+    try:
+        with cursor.copy("COPY reports (trial_id, epoch, metrics) FROM STDIN") as copy:
+            copy.write(block)
+    except UniqueViolation:
+        savepoint.rollback()
+        return False
+    finally:
+        cursor.close()
+    savepoint.commit()
+    return True
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
+    return tuple(list(column) for column in zip(*rows, strict=True))

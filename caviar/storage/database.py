@@ -1,0 +1,259 @@
+"""A connection to SQLite or Postgres: URL, pragmas, transactions and the translation of errors."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import create_engine, event, exc, make_url
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.pool import StaticPool
+
+from caviar.errors import StorageError
+
+#: Longer than any transaction of ours; whoever waits longer is told.
+BUSY_TIMEOUT_S = 60.0
+
+_CONNECT_TIMEOUT_S = 10
+_RETRIES = 8
+_EXAMPLES = "sqlite:///caviar.db or postgresql://user:password@host/database"
+
+T = TypeVar("T")
+
+
+def parse_url(url: str) -> URL:
+    """Return the URL, with its driver.
+
+    Raises:
+        StorageError: it is malformed, or names a database that caviar does not know.
+    """
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise StorageError(f"the storage must be a URL such as {_EXAMPLES}, found {url!r}") from None
+    shown = parsed.render_as_string(hide_password=True)
+    name = parsed.get_backend_name()
+    if name == "sqlite":
+        if parsed.host or parsed.username or parsed.port:
+            raise StorageError(
+                f"{shown!r} names a host where SQLite expects a path: write sqlite:///relative/path or "
+                "sqlite:////absolute/path"
+            )
+        return parsed.set(drivername="sqlite+pysqlite")
+    if name in ("postgresql", "postgres"):
+        if parsed.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
+            raise StorageError(f"the driver of {shown!r} must be psycopg: write postgresql://...")
+        return parsed.set(drivername="postgresql+psycopg")
+    raise StorageError(f"unknown database {name!r} in {shown!r} (known: sqlite, postgresql); write {_EXAMPLES}")
+
+
+class Database:
+    """One database and its connections.
+
+    Promises that each function given to `read` or `write` runs in one transaction, that `read` sees one moment, and
+    that whatever the drivers raise comes out as a StorageError that names the operation. Safe to use from several
+    threads.
+
+    Args:
+        url: a URL as `parse_url` takes it.
+        create: whether a missing SQLite file is made.
+        read_only: refuse every write.
+
+    Raises:
+        StorageError: the URL is not valid, or the path of an SQLite file cannot be used.
+    """
+
+    def __init__(self, url: str, *, create: bool = True, read_only: bool = False) -> None:
+        self.url = parse_url(url)
+        self.shown = self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
+        self.dialect = self.url.get_backend_name()
+        self.is_sqlite = self.dialect == "sqlite"
+        self.path: Path | None = None
+        if self.is_sqlite:
+            self.path = _sqlite_path(self.url, self.shown, create)
+            self._engine = _sqlite_engine(self.url, self.path, read_only)
+            self._reader = self._engine
+        else:
+            self._engine = _postgres_engine(self.url, read_only)
+            # All statements of one read see the same moment.
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._writer = self._engine.execution_options(caviar_write=True)
+        # A database in memory is one connection, which one thread at a time may use.
+        self._lock: AbstractContextManager[Any] = (
+            threading.RLock() if self.is_sqlite and self.path is None else nullcontext()
+        )
+
+    def read(self, operation: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that only reads.
+
+        Args:
+            operation: what is being done, for the message: `read trial 3 of 'digits'`.
+            work: takes a connection; its result is returned.
+        """
+        return self._run(self._reader, operation, work)
+
+    def write(self, operation: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that is committed when it returns and rolled back when it raises.
+
+        It may be run several times, where the database gives way to another writer.
+        """
+        return self._run(self._writer, operation, work)
+
+    def _run(self, engine: Engine, operation: str, work: Callable[[Connection], T]) -> T:
+        for attempt in range(_RETRIES):
+            try:
+                with self._lock, engine.begin() as connection:
+                    return work(connection)
+            except exc.DBAPIError as error:
+                if attempt + 1 < _RETRIES and _is_transient(error):
+                    time.sleep(random.uniform(0.0, 0.01 * 2**attempt))
+                    continue
+                raise self.failure(operation, error) from error
+            except (exc.SQLAlchemyError, sqlite3.Error) as error:
+                raise self.failure(operation, error) from error
+            except Exception as error:
+                if type(error).__module__.startswith("psycopg"):  # COPY is called past SQLAlchemy
+                    raise self.failure(operation, error) from error
+                raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def failure(self, operation: str, error: Exception) -> StorageError:
+        """Return the error that says in one line what failed and why."""
+        cause = getattr(error, "orig", None) or error
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        advice = next((hint for words, hint in _ADVICE if words in text), "")
+        return StorageError(f"could not {operation} in {self.shown!r}: {text.rstrip('.')}{advice}")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+_ADVICE = (
+    ("database or disk is full", "; free some space, then run the command again"),
+    ("No space left on device", "; free some space, then run the command again"),
+    ("database is locked", "; another process holds it: close that one, then run the command again"),
+    ("file is not a database", "; the file holds something else: give another path"),
+    ("file is encrypted or is not a database", "; the file holds something else: give another path"),
+    ("readonly database", "; make the file and its folder writable, or give another path"),
+    ("unable to open database file", "; check that its folder is writable"),
+    ("Connection refused", "; check that the server runs and that host and port are right"),
+)
+
+
+def _is_transient(error: exc.DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        # Busy at once instead of after the timeout: a read could not become a write, or recovery was under way.
+        return error.orig.sqlite_errorname in ("SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY")
+    state = getattr(error.orig, "sqlstate", None)
+    return state in ("40001", "40P01")  # serialization failure, deadlock
+
+
+def _sqlite_path(url: URL, shown: str, create: bool) -> Path | None:
+    name = url.database
+    if name in (None, "", ":memory:"):
+        return None
+    assert name is not None
+    if "\x00" in name:
+        raise StorageError(f"the path of {shown!r} holds a NUL character; remove it")
+    path = Path(name)
+    try:
+        if path.is_dir():
+            raise StorageError(f"{str(path)!r} is a folder, expected the path of an SQLite file; add a file name")
+        if path.exists():
+            return path
+        if not create:
+            raise StorageError(f"there is no database {str(path)!r}; give --storage URL, or run a sweep to make one")
+        if not path.parent.is_dir():
+            raise StorageError(
+                f"cannot make the database {str(path)!r}: there is no folder {str(path.parent)!r}; make it first"
+            )
+    except OSError as error:
+        raise StorageError(f"cannot open the database {str(path)!r}: {error.strerror or error}") from error
+    return path
+
+
+def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
+    options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": BUSY_TIMEOUT_S}}
+    if path is None:
+        # Every thread must see the one database in memory.
+        options["poolclass"] = StaticPool
+    engine = create_engine(url, **options)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver's own transaction control cannot BEGIN IMMEDIATE: switch it off, and begin below.
+        connection.isolation_level = None
+        if path is not None and not read_only:
+            _enter_wal_mode(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -65536")  # KiB
+        connection.execute("PRAGMA mmap_size = 268435456")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("caviar_write", False)
+        # A transaction that reads first and writes later cannot wait for its turn: SQLite must know at once.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _enter_wal_mode(connection: sqlite3.Connection) -> None:
+    """Switch the file to WAL, which outlives the connection; a file that cannot be written stays as it is."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite does not wait here: several processes that open a new file at once must ask again.
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY:
+                return
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _postgres_engine(url: URL, read_only: bool) -> Engine:
+    connect: dict[str, Any] = {}
+    if "connect_timeout" not in url.query:
+        connect["connect_timeout"] = _CONNECT_TIMEOUT_S
+    engine = create_engine(url, connect_args=connect, pool_pre_ping=True, pool_size=4, max_overflow=16)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        from psycopg.types.string import TextLoader
+
+        # JSON is decoded by caviar's own codec.
+        connection.adapters.register_loader("jsonb", TextLoader)
+        connection.adapters.register_loader("json", TextLoader)
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+            # Compiling a query takes longer than ours run.
+            cursor.execute("SET jit = off")
+            if read_only:
+                cursor.execute("SET default_transaction_read_only = on")
+        connection.commit()
+
+    return engine
+
+
+@contextmanager
+def opened(url: str, *, create: bool = True, read_only: bool = False) -> Iterator[Database]:
+    """Open a database for the time of a `with` block."""
+    database = Database(url, create=create, read_only=read_only)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,1 @@
+"""Migrations of the trial database, run by `caviar db upgrade`."""

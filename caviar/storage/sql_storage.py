@@ -1,0 +1,437 @@
+"""The trial database on SQLite or Postgres."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+from sqlalchemy import exc, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from caviar.errors import (
+    QueryError,
+    SettingsError,
+    StorageError,
+    StudyBusy,
+    StudyMismatch,
+    StudyNotFound,
+    TrialNotFound,
+)
+from caviar.records import Direction, Reports, StudySpec, StudySummary, Trial, TrialResult, TrialState
+from caviar.storage import bulk, codec, rows, schema
+from caviar.storage.base import Storage
+from caviar.storage.database import Database
+from caviar.storage.names import NameBook
+from caviar.storage.version import prepare
+
+_READ_SQL = ", ".join(rows.READ)
+#: More missing epochs between two reports than this are taken for steps, not for epochs.
+_WIDEST_GAP = 1_000_000
+
+
+class StudyKey(NamedTuple):
+    """What most operations need to know of a study."""
+
+    id: int
+    name: str
+    metric: str
+    direction: str
+
+
+class SqlStorage(Storage):
+    """A :class:`Storage` over SQLAlchemy.
+
+    Args:
+        database: an open database; closed by `close`.
+        create: whether missing tables are made.
+
+    Raises:
+        StorageVersionError: the schema is older or newer than this caviar's.
+        StorageError: the database cannot be used.
+    """
+
+    def __init__(self, database: Database, *, create: bool = True) -> None:
+        self._db = database
+        self._names = NameBook()
+        prepare(database, create=create)
+
+    def __repr__(self) -> str:
+        return f"SqlStorage({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The URL, its password hidden."""
+        return self._db.shown
+
+    @property
+    def database(self) -> Database:
+        """The connections, for what else works on the same tables."""
+        return self._db
+
+    def create_study(self, spec: StudySpec) -> StudySpec:
+        row = rows.study_row(spec)
+        try:
+            space = json.dumps(dict(spec.space), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"the space of {spec.name!r} must be plain finite data: {error}") from error
+
+        def work(connection: Connection) -> None:
+            taken = connection.execute(select(schema.studies.c.id).where(schema.studies.c.name == spec.name))
+            if taken.first() is not None:
+                raise StudyMismatch(f"study {spec.name!r} exists already; choose another name, or continue it")
+            study_id = insert_study(connection, row)
+            connection.execute(
+                insert(schema.spaces).values(study_id=study_id, version=1, space=space, created_at=row["created_at"])
+            )
+
+        try:
+            self._db.write(f"create study {spec.name!r}", work)
+        except StorageError as error:
+            if isinstance(error.__cause__, exc.IntegrityError):  # another process was faster
+                raise StudyMismatch(
+                    f"study {spec.name!r} exists already; choose another name, or continue it"
+                ) from error
+            raise
+        return self.get_study(spec.name)
+
+    def get_study(self, name: str) -> StudySpec:
+        return self._db.read(f"read study {name!r}", lambda connection: self._spec(connection, name))
+
+    def studies(self) -> list[StudySummary]:
+        def work(connection: Connection) -> list[StudySummary]:
+            names = connection.execute(select(schema.studies.c.name).order_by(schema.studies.c.id)).scalars().all()
+            return [self._summary(connection, name) for name in names]
+
+        return self._db.read("list the studies", work)
+
+    def summary(self, study: str) -> StudySummary:
+        return self._db.read(f"read study {study!r}", lambda connection: self._summary(connection, study))
+
+    def add_trials(self, study: str, trials: Sequence[Trial]) -> None:
+        _check_distinct(study, [trial.number for trial in trials])
+
+        def work(connection: Connection) -> None:
+            key = self.study_key(connection, study)
+            new = self._trial_rows(connection, key, trials)
+            learnt = self._learn(connection, key, trials)
+            try:
+                bulk.insert_trials(connection, new)
+            except exc.IntegrityError as error:
+                text = str(error.orig)
+                if "trials.id" in text or "pk_trials" in text:
+                    raise StorageError(
+                        f"could not add {len(trials)} trials to {study!r}: a number from {_span(trials)} is "
+                        "taken; another coordinator may have added it"
+                    ) from error
+                raise
+            self._names.commit(key.id, learnt)
+
+        if trials:
+            self._db.write(f"add {len(trials)} trials to {study!r}", work)
+
+    def write(self, study: str, results: Sequence[TrialResult]) -> None:
+        trials = [result.trial for result in results]
+        _check_distinct(study, [trial.number for trial in trials])
+
+        def work(connection: Connection) -> None:
+            key = self.study_key(connection, study)
+            changed = self._trial_rows(connection, key, trials)
+            learnt = self._learn(connection, key, trials, [r.reports for r in results if r.reports is not None])
+            found = bulk.update_trials(connection, changed)
+            if found != len(changed):
+                raise TrialNotFound(
+                    f"could not write {len(changed)} trials of {study!r}: {len(changed) - found} of the numbers "
+                    f"{_span(trials)} are not in the database; add them first"
+                )
+            reported = []
+            for row, result in zip(changed, results, strict=True):
+                if result.reports is not None:
+                    reported.extend(report_rows(row[0], result.reports))
+            bulk.put_reports(connection, reported)
+            self._names.commit(key.id, learnt)
+
+        if results:
+            self._db.write(f"write {len(results)} trials of {study!r}", work)
+
+    def get_trial(self, study: str, number: int) -> Trial:
+        def work(connection: Connection) -> Trial:
+            key = self.study_key(connection, study)
+            row = None
+            if 0 <= number < schema.NUMBERS:
+                row = connection.exec_driver_sql(
+                    f"SELECT {_READ_SQL} FROM trials WHERE id = {schema.trial_id(key.id, number):d}"
+                ).fetchone()
+            if row is None:
+                raise TrialNotFound(self._no_trial(connection, key, number))
+            return rows.trial_from_row(row, study)
+
+        return self._db.read(f"read trial {number} of {study!r}", work)
+
+    def trials(
+        self, study: str, *, where: str | None = None, sort: str | None = None, limit: int | None = None
+    ) -> list[Trial]:
+        if limit is not None and limit < 0:
+            raise QueryError(f"limit must not be negative, found {limit!r}")
+        if where is not None or sort is not None:
+            raise QueryError("where and sort come with the next change")
+
+        def work(connection: Connection) -> list[Trial]:
+            key = self.study_key(connection, study)
+            first, last = schema.trial_ids(key.id)
+            found = connection.exec_driver_sql(
+                f"SELECT {_READ_SQL} FROM trials WHERE id BETWEEN {first:d} AND {last:d} ORDER BY id"
+                + ("" if limit is None else f" LIMIT {int(limit):d}")
+            )
+            return [rows.trial_from_row(row, study) for row in found]
+
+        return self._db.read(f"read trials of {study!r}", work)
+
+    def best_trial(self, study: str) -> Trial | None:
+        return self._db.read(
+            f"read the best trial of {study!r}",
+            lambda connection: self._best(connection, self.study_key(connection, study)),
+        )
+
+    def reports(self, study: str, number: int) -> Reports:
+        def work(connection: Connection) -> Reports:
+            key = self.study_key(connection, study)
+            if not 0 <= number < schema.NUMBERS:
+                raise TrialNotFound(self._no_trial(connection, key, number))
+            trial_id = schema.trial_id(key.id, number)
+            found = connection.exec_driver_sql(
+                f"SELECT epoch, metrics FROM reports WHERE trial_id = {trial_id:d} ORDER BY epoch"
+            ).fetchall()
+            if not found:
+                if connection.exec_driver_sql(f"SELECT 1 FROM trials WHERE id = {trial_id:d}").first() is None:
+                    raise TrialNotFound(self._no_trial(connection, key, number))
+                return Reports(1, (), np.empty((0, 0)))
+            order = self._names.known(connection, key.id, "metric")
+            return _reports_from_rows([(row[0], row[1]) for row in found], order, f"{study}/{number}")
+
+        return self._db.read(f"read reports of trial {number} of {study!r}", work)
+
+    def acquire_lease(self, study: str, owner: str, ttl_s: float) -> None:
+        if not owner or not codec.is_storable(owner):
+            raise SettingsError(f"the owner of a lease must be a text, not empty and without NUL, found {owner!r}")
+        if not 0.0 < ttl_s < 1e9:
+            raise SettingsError(f"a lease must last more than 0 seconds, found ttl_s = {ttl_s!r}")
+        leases = schema.leases
+
+        def work(connection: Connection) -> None:
+            key = self.study_key(connection, study)
+            now = _now(connection)
+            until = now + timedelta(seconds=ttl_s)
+            new = (sqlite if self._db.is_sqlite else postgresql).insert(leases)
+            # One statement decides and acts: two processes that ask at once cannot both be told yes.
+            taken = connection.execute(
+                new.values(study_id=key.id, owner=owner, acquired_at=now, expires_at=until).on_conflict_do_update(
+                    index_elements=[leases.c.study_id],
+                    set_={name: new.excluded[name] for name in ("owner", "acquired_at", "expires_at")},
+                    where=leases.c.expires_at <= now,
+                ),
+                execution_options={"preserve_rowcount": True},
+            ).rowcount
+            if taken:
+                return
+            prolonged = connection.execute(
+                leases.update().where(leases.c.study_id == key.id, leases.c.owner == owner).values(expires_at=until)
+            ).rowcount
+            if not prolonged:
+                lease = connection.execute(select(leases).where(leases.c.study_id == key.id)).one()
+                raise StudyBusy(
+                    f"study {study!r} is being swept by {lease.owner!r} since {_shown(lease.acquired_at)}; "
+                    f"wait until it is done, or, if it has died, until its lease expires at {_shown(lease.expires_at)}"
+                )
+
+        self._db.write(f"acquire the lease of {study!r}", work)
+
+    def release_lease(self, study: str, owner: str) -> None:
+        leases = schema.leases
+
+        def work(connection: Connection) -> None:
+            ids = select(schema.studies.c.id).where(schema.studies.c.name == study)
+            connection.execute(
+                leases.delete().where(leases.c.owner == owner, leases.c.study_id == ids.scalar_subquery())
+            )
+
+        self._db.write(f"release the lease of {study!r}", work)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def study_key(self, connection: Connection, name: str) -> StudyKey:
+        """Return id, metric and direction of a study.
+
+        Raises:
+            StudyNotFound: there is none of that name; the message lists those there are.
+        """
+        columns = schema.studies.c
+        row = None
+        if isinstance(name, str) and codec.is_storable(name):
+            row = connection.execute(
+                select(columns.id, columns.metric, columns.direction).where(columns.name == name)
+            ).first()
+        if row is None:
+            raise StudyNotFound(self._no_study(connection, name))
+        return StudyKey(row.id, name, codec.decode_text(row.metric) or "", row.direction)
+
+    def _no_study(self, connection: Connection, name: str) -> str:
+        names = list(
+            connection.execute(select(schema.studies.c.name).order_by(schema.studies.c.id.desc()).limit(1000)).scalars()
+        )
+        if not names:
+            return f"there is no study {name!r}: {self.url!r} holds none yet; `caviar sweep` makes one"
+        close = get_close_matches(str(name), names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        return f"there is no study {name!r} (there are {', '.join(map(repr, names[:10]))}{more}){hint}"
+
+    def _no_trial(self, connection: Connection, key: StudyKey, number: int) -> str:
+        n = connection.execute(
+            select(schema.study_counts.c.next_number).where(schema.study_counts.c.study_id == key.id)
+        ).scalar_one()
+        has = "it has none yet" if n == 0 else f"it has 0 to {n - 1}"
+        return f"study {key.name!r} has no trial {number!r} ({has})"
+
+    def _spec(self, connection: Connection, name: str) -> StudySpec:
+        key = self.study_key(connection, name)
+        row = connection.execute(select(schema.studies).where(schema.studies.c.id == key.id)).one()
+        space = connection.execute(
+            select(schema.spaces.c.space)
+            .where(schema.spaces.c.study_id == key.id)
+            .order_by(schema.spaces.c.version.desc())
+            .limit(1)
+        ).scalar()
+        return rows.spec_from_row(row, space)
+
+    def _summary(self, connection: Connection, name: str) -> StudySummary:
+        spec = self._spec(connection, name)
+        key = self.study_key(connection, name)
+        counted = connection.execute(select(schema.study_counts).where(schema.study_counts.c.study_id == key.id)).one()
+        counts = {state: getattr(counted, f"n_{state.lower()}") for state in TrialState}
+        return StudySummary(
+            spec=spec,
+            counts={state: count for state, count in counts.items() if count},
+            best=self._best(connection, key),
+        )
+
+    def _best(self, connection: Connection, key: StudyKey) -> Trial | None:
+        order = "DESC" if key.direction == Direction.MAXIMIZE else "ASC"
+        complete = f"study_id = {key.id:d} AND state = 'COMPLETE'"
+        row = connection.exec_driver_sql(
+            f"SELECT {_READ_SQL} FROM trials WHERE {complete} AND value = (SELECT value FROM trials WHERE {complete} "
+            f"AND value IS NOT NULL ORDER BY value {order} LIMIT 1) ORDER BY tie ASC NULLS LAST, number LIMIT 1"
+        ).fetchone()
+        return None if row is None else rows.trial_from_row(row, key.name)
+
+    def _trial_rows(self, connection: Connection, key: StudyKey, trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
+        parents = _parent_ids(connection, trials)
+        for trial in trials:
+            if trial.study != key.name:
+                raise StorageError(f"trial {trial.name!r} was given as one of {key.name!r}; write it to its own study")
+        return [
+            rows.trial_row(
+                trial,
+                key.id,
+                key.metric,
+                None if trial.parent is None else parents.get(trial.parent),
+                as_text=self._db.is_sqlite,
+            )
+            for trial in trials
+        ]
+
+    def _learn(
+        self, connection: Connection, key: StudyKey, trials: Sequence[Trial], reports: Sequence[Reports] = ()
+    ) -> dict[tuple[str, str], None]:
+        """Note the names of params and metrics that the study has not had before."""
+        names: dict[tuple[str, str], None] = {}
+        for report in reports:
+            names.update(dict.fromkeys(("metric", name) for name in report.metrics))
+        for trial in trials:
+            names.update(dict.fromkeys(("param", name) for name in trial.params))
+            names.update(dict.fromkeys(("metric", name) for name in trial.metrics))
+        return self._names.learn(connection, key.id, names)
+
+
+def insert_study(connection: Connection, row: dict[str, Any]) -> int:
+    """Insert a row of `studies` with its counts; return its id."""
+    study_id: int = connection.execute(insert(schema.studies).values(**row)).inserted_primary_key[0]  # type: ignore[index]
+    connection.execute(insert(schema.study_counts).values(study_id=study_id))
+    return study_id
+
+
+def report_rows(trial_id: int, reports: Reports) -> list[bulk.ReportRow]:
+    """Return reports as rows.
+
+    Raises:
+        StorageError: the shape of the values does not fit the names.
+    """
+    values = np.asarray(reports.values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(reports.metrics):
+        if not values.size:
+            return []
+        raise StorageError(
+            f"reports of {len(reports.metrics)} metrics must have as many columns, found shape {values.shape}"
+        )
+    for name in reports.metrics:
+        codec.check_name("metric", name)
+    texts = codec.encode_report_rows(reports.metrics, values)
+    return [(trial_id, int(reports.first_epoch) + i, text) for i, text in enumerate(texts)]
+
+
+def _reports_from_rows(found: Sequence[tuple[int, str]], order: Sequence[str], trial: str) -> Reports:
+    parsed = codec.join_json(text for _, text in found)
+    seen = set().union(*parsed)
+    names = [name for name in order if name in seen]
+    first, last = found[0][0], found[-1][0]
+    if last - first >= len(found) + _WIDEST_GAP:
+        raise StorageError(
+            f"the reports of {trial!r} are too far apart to be epochs; read them with `caviar sql` from v_reports"
+        )
+    values = np.full((last - first + 1, len(names)), np.nan)
+    at = [epoch - first for epoch, _ in found]
+    for column, name in enumerate(names):
+        values[at, column] = [float(metrics.get(name, "NaN")) for metrics in parsed]
+    return Reports(first, tuple(names), values)
+
+
+def _parent_ids(connection: Connection, trials: Sequence[Trial]) -> dict[str, int]:
+    """Return the ids of the parents that are in this database, by name."""
+    wanted = {trial.parent for trial in trials if trial.parent}
+    ids = {}
+    for parent in wanted:
+        study, _, number = parent.rpartition("/")
+        if not (number.isascii() and number.isdigit() and codec.is_storable(study)):
+            continue
+        study_id = connection.execute(select(schema.studies.c.id).where(schema.studies.c.name == study)).scalar()
+        if study_id is not None and int(number) < schema.NUMBERS:
+            ids[parent] = schema.trial_id(study_id, int(number))
+    return ids
+
+
+def _check_distinct(study: str, numbers: Sequence[int]) -> None:
+    if len(set(numbers)) != len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise StorageError(f"trial {twice!r} of {study!r} was given twice at once; give each trial once")
+
+
+def _span(trials: Sequence[Trial]) -> str:
+    numbers = [trial.number for trial in trials]
+    return f"{min(numbers)} to {max(numbers)}"
+
+
+def _now(connection: Connection) -> datetime:
+    """Return the time by which leases expire: the server's, or this machine's, where the SQLite file is."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return now
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
