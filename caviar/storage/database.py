@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import create_engine, event, exc, make_url
 from sqlalchemy.engine import URL, Connection, Engine
@@ -123,6 +123,18 @@ class Database:
                 raise
         raise AssertionError("the last attempt returns or raises")
 
+    def enter_wal_mode(self) -> None:
+        """Let readers of an SQLite file go on while one process writes; this outlives the connection."""
+        if self.path is None:
+            return
+        connection = self._engine.raw_connection()
+        try:
+            _enter_wal_mode(cast("sqlite3.Connection", connection.driver_connection))
+        except sqlite3.Error as error:
+            raise self.failure("switch to WAL mode", error) from error
+        finally:
+            connection.close()
+
     def failure(self, operation: str, error: Exception) -> StorageError:
         """Return the error that says in one line what failed and why."""
         cause = getattr(error, "orig", None) or error
@@ -190,8 +202,6 @@ def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
         # The driver's own transaction control cannot BEGIN IMMEDIATE: switch it off, and begin below.
         connection.isolation_level = None
-        if path is not None and not read_only:
-            _enter_wal_mode(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")  # KiB
@@ -210,7 +220,7 @@ def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
 
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:
-    """Switch the file to WAL, which outlives the connection; a file that cannot be written stays as it is."""
+    """Switch the file to WAL; one that cannot be written stays as it is."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:

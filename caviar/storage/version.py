@@ -33,6 +33,9 @@ def prepare(database: Database, *, create: bool = True) -> None:
             raise StorageError(
                 f"{database.shown!r} holds no caviar database; give --storage URL, or run a sweep to make one"
             )
+        # Before anything is changed: the file may be another program's.
+        database.read("list the tables", lambda connection: _refuse_foreign(connection, database.shown))
+        database.enter_wal_mode()
         found = database.write("make the tables", lambda connection: _create(connection, database.shown))
     check_revision(found, database.shown)
 
@@ -46,7 +49,7 @@ def check_revision(found: str, shown: str) -> None:
     expected = schema.REVISIONS[-1]
     if found == expected:
         return
-    if found in schema.REVISIONS:
+    if found in schema.REVISIONS or found < expected:
         raise StorageVersionError(
             f"the database {shown!r} has schema {found!r}, this caviar needs {expected!r}: "
             "back it up, then run `caviar db upgrade`"
@@ -114,12 +117,7 @@ def _create(connection: Connection, shown: str) -> str:
     found = _read_revision(connection)
     if found is not None:  # another process was faster
         return found
-    taken = sorted(set(inspect(connection).get_table_names()) & set(schema.metadata.tables))
-    if taken:
-        raise StorageError(
-            f"{shown!r} holds tables of another program ({_listed(taken)}): give another database "
-            "(`caviar import --from-optuna URL` reads the studies of one made by Optuna)"
-        )
+    _refuse_foreign(connection, shown)
     schema.metadata.create_all(connection, checkfirst=False)
     for statement in ddl.statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
@@ -129,6 +127,17 @@ def _create(connection: Connection, shown: str) -> str:
     )
     connection.exec_driver_sql(f"INSERT INTO {schema.VERSION_TABLE} VALUES ('{schema.REVISIONS[-1]}')")
     return schema.REVISIONS[-1]
+
+
+def _refuse_foreign(connection: Connection, shown: str) -> None:
+    if _read_revision(connection) is not None:  # another process has made them meanwhile
+        return
+    taken = sorted(set(inspect(connection).get_table_names()) & set(schema.metadata.tables))
+    if taken:
+        raise StorageError(
+            f"{shown!r} holds tables of another program ({_listed(taken)}): give another database "
+            "(`caviar import --from-optuna URL` reads the studies of one made by Optuna)"
+        )
 
 
 def _lock(connection: Connection) -> None:

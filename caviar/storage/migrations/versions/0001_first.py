@@ -170,7 +170,7 @@ def upgrade() -> None:
         sa.Column("trial_id", Id, nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("metrics", JsonText(), nullable=False),
-        sa.PrimaryKeyConstraint("trial_id", "epoch", name="pk_reports"),
+        sa.PrimaryKeyConstraint("trial_id", "epoch", name=op.f("pk_reports")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -193,8 +193,8 @@ def upgrade() -> None:
         sa.Column("created_at", UtcTime(), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("settings", sa.Text(), server_default="{}", nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_studies"),
-        sa.UniqueConstraint("name", name="uq_studies_name"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_studies")),
+        sa.UniqueConstraint("name", name=op.f("uq_studies_name")),
         sqlite_autoincrement=True,
     )
     op.create_table(
@@ -203,8 +203,8 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("acquired_at", UtcTime(), nullable=False),
         sa.Column("expires_at", UtcTime(), nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_leases_study_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("study_id", name="pk_leases"),
+        sa.PrimaryKeyConstraint("study_id", name=op.f("pk_leases")),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_leases_study_id"), ondelete="CASCADE"),
     )
     op.create_table(
         "spaces",
@@ -212,8 +212,8 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("space", sa.Text(), nullable=False),
         sa.Column("created_at", UtcTime(), nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_spaces_study_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("study_id", "version", name="pk_spaces"),
+        sa.PrimaryKeyConstraint("study_id", "version", name=op.f("pk_spaces")),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_spaces_study_id"), ondelete="CASCADE"),
     )
     op.create_table(
         "study_attrs",
@@ -221,8 +221,8 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_study_attrs_study_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("study_id", "kind", "key", name="pk_study_attrs"),
+        sa.PrimaryKeyConstraint("study_id", "kind", "key", name=op.f("pk_study_attrs")),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_study_attrs_study_id"), ondelete="CASCADE"),
     )
     op.create_table(
         "study_counts",
@@ -233,8 +233,10 @@ def upgrade() -> None:
         sa.Column("n_pruned", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("n_fail", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("next_number", sa.BigInteger(), server_default="0", nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_study_counts_study_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("study_id", name="pk_study_counts"),
+        sa.PrimaryKeyConstraint("study_id", name=op.f("pk_study_counts")),
+        sa.ForeignKeyConstraint(
+            ["study_id"], ["studies.id"], name=op.f("fk_study_counts_study_id"), ondelete="CASCADE"
+        ),
         postgresql_with={"fillfactor": 50},
     )
     op.create_table(
@@ -244,15 +246,15 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("distribution", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_study_names_study_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("study_id", "kind", "name", name="pk_study_names"),
+        sa.PrimaryKeyConstraint("study_id", "kind", "name", name=op.f("pk_study_names")),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_study_names_study_id"), ondelete="CASCADE"),
     )
     op.create_table(
         "study_tags",
         sa.Column("study_id", Id, nullable=False),
         sa.Column("tag", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_study_tags_study_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("study_id", "tag", name="pk_study_tags"),
+        sa.PrimaryKeyConstraint("study_id", "tag", name=op.f("pk_study_tags")),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_study_tags_study_id"), ondelete="CASCADE"),
     )
     op.create_table(
         "trials",
@@ -279,12 +281,14 @@ def upgrade() -> None:
         sa.Column("space_version", sa.Integer(), server_default="1", nullable=False),
         sa.Column("optuna_params", sa.Text(), nullable=True),
         sa.Column("optuna_values", sa.Text(), nullable=True),
-        sa.CheckConstraint("state IN ('WAITING', 'RUNNING', 'COMPLETE', 'PRUNED', 'FAIL')", name="ck_trials_state"),
         sa.CheckConstraint(
-            "id = study_id * 4294967296 + number AND number >= 0 AND number < 4294967296", name="ck_trials_id"
+            "id = study_id * 4294967296 + number AND number >= 0 AND number < 4294967296", name=op.f("ck_trials_id")
         ),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_trials_study_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name="pk_trials"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trials")),
+        sa.CheckConstraint(
+            "state IN ('WAITING', 'RUNNING', 'COMPLETE', 'PRUNED', 'FAIL')", name=op.f("ck_trials_state")
+        ),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_trials_study_id"), ondelete="CASCADE"),
     )
     op.create_index(
         "ix_trials_parent_id",
@@ -308,8 +312,8 @@ def upgrade() -> None:
         sa.Column("checksum", sa.Text(), nullable=True),
         sa.Column("kept_for", sa.Text(), nullable=True),
         sa.Column("created_at", UtcTime(), nullable=False),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_checkpoints_trial_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name="pk_checkpoints"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_checkpoints")),
+        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name=op.f("fk_checkpoints_trial_id"), ondelete="CASCADE"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_checkpoints_trial_id_epoch", "checkpoints", ["trial_id", "epoch"], unique=False)
@@ -330,9 +334,11 @@ def upgrade() -> None:
         sa.Column("after", JsonText(), nullable=True),
         sa.Column("asked_at", UtcTime(), nullable=False),
         sa.Column("applied_at", UtcTime(), nullable=True),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_interventions_trial_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name="pk_interventions"),
-        sa.UniqueConstraint("trial_id", "token", name="uq_interventions_trial_id_token"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_interventions")),
+        sa.UniqueConstraint("trial_id", "token", name=op.f("uq_interventions_trial_id_token")),
+        sa.ForeignKeyConstraint(
+            ["trial_id"], ["trials.id"], name=op.f("fk_interventions_trial_id"), ondelete="CASCADE"
+        ),
         sqlite_autoincrement=True,
     )
     op.create_table(
@@ -341,8 +347,8 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_trial_attrs_trial_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("trial_id", "kind", "key", name="pk_trial_attrs"),
+        sa.PrimaryKeyConstraint("trial_id", "kind", "key", name=op.f("pk_trial_attrs")),
+        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name=op.f("fk_trial_attrs_trial_id"), ondelete="CASCADE"),
     )
     triggers = _SQLITE_TRIGGERS if op.get_bind().dialect.name == "sqlite" else _POSTGRES_TRIGGERS
     for statement in triggers + _VIEWS:
