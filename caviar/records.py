@@ -66,7 +66,7 @@ class DataSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudySpec:
-    """One question: data, search space, metric and direction, seed. All that a trial's result depends on but its number."""
+    """One question: all that the result of a trial depends on, but the number of the trial."""
 
     name: str
     data: DataSpec

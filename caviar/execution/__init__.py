@@ -1,0 +1,1 @@
+"""Running `advance` somewhere: the Executor seam, slices, and the inline executor."""

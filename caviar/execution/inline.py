@@ -1,0 +1,49 @@
+"""The executor that trains in this process: no Ray, one worker, and a debugger works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caviar.errors import ExecutorError
+from caviar.execution.base import Executor, Job, Slice, TrialOutcome
+from caviar.execution.worker import run_slice
+from caviar.training.dataset import Dataset
+
+
+class InlineJob(Job):
+    """A slice that was trained when it was submitted."""
+
+    def __init__(self, slice: Slice, outcomes: list[TrialOutcome]) -> None:
+        self.slice = slice
+        self._outcomes = outcomes
+
+    def result(self) -> list[TrialOutcome]:
+        """See :meth:`Job.result`."""
+        return self._outcomes
+
+
+class InlineExecutor(Executor):
+    """One worker: the process itself. `submit` returns when the slice is trained."""
+
+    n_workers = 1
+
+    def __init__(self) -> None:
+        self._data: Dataset | None = None
+
+    def load(self, data: Dataset) -> None:
+        """See :meth:`Executor.load`."""
+        self._data = data
+
+    def submit(self, slice: Slice) -> Job:
+        """See :meth:`Executor.submit`."""
+        if self._data is None:
+            raise ExecutorError("a slice was submitted before the data; call load() first")
+        return InlineJob(slice, run_slice(slice, self._data))
+
+    def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
+        """See :meth:`Executor.wait`."""
+        return list(jobs)
+
+    def close(self) -> None:
+        """See :meth:`Executor.close`."""
+        self._data = None

@@ -1,0 +1,79 @@
+"""What a worker does: train the trials of a slice, one after the other, whatever happens in each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from datetime import UTC, datetime
+from functools import cache
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from caviar.execution.base import Slice, TrialOutcome, TrialTask
+from caviar.nn.kernel import Kernel, choose_kernel
+from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
+from caviar.training.advance import advance, initial_state, test_metrics
+from caviar.training.dataset import Dataset
+
+
+def run_slice(slice: Slice, data: Dataset) -> list[TrialOutcome]:
+    """Train each task of a slice with one BLAS thread, and return the outcomes in the same order.
+
+    An exception in a trial is its outcome; the others are trained as if it had not been there.
+    """
+    kernel = choose_kernel(slice.kernel)
+    # more threads would change the last bits of a product, and two workers would fight over the cores
+    with _threadpools().limit(limits=1):
+        return [_run_task(task, data, kernel) for task in slice.tasks]
+
+
+def blas_threads() -> int:
+    """Return how many threads the BLAS of this process would use."""
+    return max((library.num_threads for library in _threadpools().lib_controllers), default=1)
+
+
+@cache
+def _threadpools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@cache
+def _worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _run_task(task: TrialTask, data: Dataset, kernel: Kernel) -> TrialOutcome:
+    started_at, start = datetime.now(UTC), time.perf_counter()
+    reports = Reports(1, EPOCH_METRICS, np.empty((0, len(EPOCH_METRICS))))
+    epoch, state, judged = 0, task.state, None
+    reason = error = trace = None
+    try:
+        progress = advance(
+            state or initial_state(task.key, task.params, data), task.params, data, task.until, kernel=kernel
+        )
+        state, reports, epoch = progress.state, progress.reports, progress.state.epoch
+        if progress.diverged_at is not None:
+            reason, error = Reason.DIVERGED, f"diverged at epoch {progress.diverged_at}"
+        elif task.final:
+            judged = test_metrics(state, task.params, data, kernel=kernel)
+    except Exception as failure:  # noqa: BLE001 - whatever a trial raises is its outcome
+        reason, trace = Reason.ERROR, traceback.format_exc()
+        error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+    return TrialOutcome(
+        number=task.number,
+        state=TrialState.COMPLETE if reason is None else TrialState.FAIL,
+        reports=reports,
+        epoch=epoch,
+        started_at=started_at,
+        finished_at=datetime.now(UTC),
+        seconds=time.perf_counter() - start,
+        worker=_worker_name(),
+        reason=reason,
+        error=error,
+        traceback=trace,
+        test_metrics=judged,
+        train_state=state if task.final and reason is None else None,
+    )
