@@ -1,0 +1,98 @@
+"""The live view of a sweep: one updating block on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from caviar.records import StudySpec
+from caviar.sweep import SweepProgress
+
+#: Seconds between two plain lines.
+_LINE_INTERVAL_S = 2.0
+
+
+class SweepDisplay:
+    """Shows the progress of a sweep on stderr, from `with` to its end."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._spec = spec
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._last: SweepProgress | None = None
+        self._printed_at = 0.0
+
+    def __enter__(self) -> SweepDisplay:
+        spec = self._spec
+        intro = f"{spec.name}: {spec.data.source}, {spec.epochs} epochs a trial, seed {spec.seed}, {spec.kernel} kernel"
+        print(intro, file=sys.stderr)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._last is not None:
+            print(_line(self._last), file=sys.stderr)
+
+    def update(self, progress: SweepProgress) -> None:
+        """Show where the sweep stands."""
+        self._last = progress
+        if self._live:
+            self._live.update(_block(progress, self._spec.metric), refresh=True)
+        elif time.monotonic() - self._printed_at >= _LINE_INTERVAL_S:
+            self._printed_at = time.monotonic()
+            print(_line(progress), file=sys.stderr, flush=True)
+
+
+def _line(progress: SweepProgress) -> str:
+    best = progress.best
+    parts = [
+        f"{progress.n_complete + progress.n_failed}/{progress.n_trials} trials",
+        f"{progress.n_running} running",
+        f"{progress.n_failed} failed",
+        f"{progress.trials_per_second:.1f} trials/s",
+        f"best {best.value:.4f} ({best.name})" if best and best.value is not None else "no result yet",
+    ]
+    if progress.seconds_left is not None:
+        parts.append(f"{_duration(progress.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def _block(progress: SweepProgress, metric: str) -> Table:
+    ended = progress.n_complete + progress.n_failed
+    block = Table.grid(padding=(0, 2))
+    left = "" if progress.seconds_left is None else f"{_duration(progress.seconds_left)} left"
+    block.add_row(
+        f"{ended}/{progress.n_trials}",
+        ProgressBar(total=progress.n_trials, completed=ended, width=40),
+        Text(f"{progress.trials_per_second:.1f} trials/s", style="bold"),
+        Text(left, style="cyan"),
+    )
+    failed = Text(f"{progress.n_failed} failed", style="red" if progress.n_failed else "dim")
+    running = f"{progress.n_running} running on {progress.n_workers} workers"
+    block.add_row("", Text.assemble(f"{progress.n_complete} done, {running}, ", failed))
+    best = progress.best
+    if best and best.value is not None:
+        params = ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.params.items()
+        )
+        block.add_row("best", Text(f"{metric} {best.value:.4f}", style="bold green"), Text(best.name))
+        block.add_row("", Text(params, style="dim"))
+    return block
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

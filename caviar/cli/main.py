@@ -1,0 +1,203 @@
+"""The `caviar` command. stdout is data, stderr is talk; exit 0 done, 1 an error of caviar, 2 usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from caviar import __version__
+from caviar.errors import CaviarError
+
+app = App(
+    name="caviar",
+    help="Train many neural networks at once, and babysit one. A trial is named STUDY/NUMBER.",
+    version=__version__,
+    help_format="plaintext",
+)
+db = App(name="db", help="Look after the trial database.")
+app.command(db)
+
+Storage = Annotated[
+    str | None,
+    Parameter(name="--storage", help="Database URL [CAVIAR_STORAGE, else sqlite:///caviar.db]."),
+]
+Format = Literal["table", "json", "csv", "parquet"]
+
+
+@app.command
+def sweep(
+    study: str,
+    /,
+    *,
+    data: str | None = None,
+    target: str | None = None,
+    space: Path | None = None,
+    trials: int = 64,
+    epochs: int | None = None,
+    seed: int | None = None,
+    metric: str | None = None,
+    dtype: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    storage: Storage = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Train many models until STUDY holds --trials of them; run again to go on.
+
+    Parameters
+    ----------
+    study
+        Name of the study; made if there is none.
+    data
+        digits, iris, wine, breast_cancer, fashion-mnist, or a .csv, .parquet, .npz file or IDX folder.
+    target
+        Column to predict, for tables.
+    space
+        Search space in TOML; the lectures' where absent.
+    trials
+        Trials that the study holds in the end.
+    epochs
+        Epochs of each trial [20].
+    seed
+        Seed of the study [0].
+    metric
+        val_accuracy, val_loss or train_loss [val_accuracy].
+    dtype
+        float32 or float64 [float32].
+    workers
+        Models trained at a time; 0 trains in this process, without Ray [every core].
+    address
+        HOST:PORT of a running Ray cluster.
+    json
+        Print one JSON object on stdout at the end.
+    """
+    from caviar.cli.sweep import run_sweep
+
+    return run_sweep(
+        study,
+        data=data,
+        target=target,
+        space=space,
+        n_trials=trials,
+        epochs=epochs,
+        seed=seed,
+        metric=metric,
+        dtype=dtype,
+        n_workers=workers,
+        address=address,
+        storage=storage,
+        as_json=json,
+    )
+
+
+@app.command
+def studies(*, format: Literal["table", "json"] = "table", storage: Storage = None) -> int:
+    """List the studies of the database.
+
+    Parameters
+    ----------
+    format
+        How to print them.
+    """
+    from caviar.cli.query import print_studies
+
+    return print_studies(format, storage)
+
+
+@app.command
+def query(
+    study: str,
+    /,
+    *,
+    where: str | None = None,
+    sort: str | None = None,
+    limit: int | None = None,
+    format: Format = "table",
+    storage: Storage = None,
+) -> int:
+    """List trials of STUDY.
+
+    Parameters
+    ----------
+    study
+        Name of the study.
+    where
+        Expression over params, metrics and columns, as "val_accuracy > 0.95 and layers = 2".
+    sort
+        Name to sort by; descending with a leading -, as in --sort=-val_accuracy.
+    limit
+        At most so many.
+    format
+        How to print them; parquet needs stdout to be a file or pipe.
+    """
+    from caviar.cli.query import print_trials
+
+    return print_trials(study, where, sort, limit, format, storage)
+
+
+@app.command
+def show(
+    name: Annotated[str, Parameter(name="STUDY[/NUMBER]")],
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    storage: Storage = None,
+) -> int:
+    """Show the state and the best trial of a study, or one trial with its curve.
+
+    Parameters
+    ----------
+    json
+        Print JSON.
+    """
+    from caviar.cli.query import print_study_or_trial
+
+    return print_study_or_trial(name, json, storage)
+
+
+@db.command
+def upgrade(*, storage: Storage = None) -> int:
+    """Bring the database to the schema of this caviar."""
+    from caviar.bootstrap import storage_url
+    from caviar.storage import upgrade as run
+
+    before, after = run(storage_url(storage))
+    print(
+        f"schema {after}: nothing to do" if before == after else f"schema {before or 'none'} -> {after}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        status = app(exit_on_error=False, print_error=False, result_action="return_value")
+    except CaviarError as error:
+        _say(str(error))
+        status = 1
+    except KeyboardInterrupt:
+        _say("interrupted; run the same command to go on", kind="")
+        status = 130
+    except BrokenPipeError:
+        # whoever read our output has seen enough; a second complaint at exit would be noise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as error:
+        if not type(error).__module__.startswith("cyclopts"):
+            raise
+        _say(f"{_one_line(error)}; see `caviar --help`", kind="usage: ")
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(message: str, kind: str = "error: ") -> None:
+    print(f"caviar: {kind}{message}", file=sys.stderr)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,60 @@
+"""Records as the rows that users see: one shape for JSON, CSV and Parquet."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from caviar.records import StudySummary, Trial
+
+
+def trial_row(trial: Trial) -> dict[str, Any]:
+    """Return a trial as plain JSON data; numbers that JSON does not know become null."""
+    return {
+        "study": trial.study,
+        "number": trial.number,
+        "state": trial.state.value,
+        "value": _finite(trial.value),
+        "params": dict(trial.params),
+        "metrics": {name: _finite(value) for name, value in trial.metrics.items()},
+        "epoch": trial.epoch,
+        "seconds": trial.seconds,
+        "started_at": trial.started_at.isoformat() if trial.started_at else None,
+        "finished_at": trial.finished_at.isoformat() if trial.finished_at else None,
+        "parent": trial.parent,
+        "reason": trial.reason,
+        "error": trial.error,
+    }
+
+
+def flat_row(trial: Trial) -> dict[str, Any]:
+    """Return a trial with one column for each param and metric, as `params.NAME` and `metrics.NAME`."""
+    row = trial_row(trial)
+    params, metrics = row.pop("params"), row.pop("metrics")
+    flat = {f"params.{name}": value for name, value in params.items()}
+    return row | flat | {f"metrics.{name}": value for name, value in metrics.items()}
+
+
+def study_row(summary: StudySummary) -> dict[str, Any]:
+    """Return a study at a glance as plain JSON data."""
+    spec = summary.spec
+    return {
+        "study": spec.name,
+        "data": spec.data.source,
+        "target": spec.data.target,
+        "fingerprint": spec.data.fingerprint,
+        "metric": spec.metric,
+        "direction": spec.direction.value,
+        "seed": spec.seed,
+        "epochs": spec.epochs,
+        "dtype": spec.dtype,
+        "kernel": spec.kernel,
+        "created_at": spec.created_at.isoformat() if spec.created_at else None,
+        "trials": summary.n_trials,
+        "states": {state.value: count for state, count in summary.counts.items() if count},
+        "best": trial_row(summary.best) if summary.best else None,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None

@@ -1,0 +1,124 @@
+"""`caviar sweep`: settings to a study, progress to stderr, the result to stdout."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from caviar.cli.display import SweepDisplay
+from caviar.cli.rows import trial_row
+from caviar.errors import SettingsError
+from caviar.records import Trial
+from caviar.space import SearchSpace
+from caviar.study import create_study
+from caviar.sweep import SweepResult
+
+
+def run_sweep(
+    name: str,
+    *,
+    data: str | None,
+    target: str | None,
+    space: Path | None,
+    n_trials: int,
+    epochs: int | None,
+    seed: int | None,
+    metric: str | None,
+    dtype: str | None,
+    n_workers: int | None,
+    address: str | None,
+    storage: str | None,
+    as_json: bool,
+) -> int:
+    """Run a sweep to its end, or until Ctrl-C; return the exit code."""
+    if n_trials < 1:
+        raise SettingsError(f"trials must be at least 1, found {n_trials}")
+    search_space = SearchSpace.from_toml(space) if space else None
+    study = create_study(
+        name,
+        search_space,
+        data=data,
+        target=target,
+        seed=seed,
+        epochs=epochs,
+        metric=metric,
+        dtype=dtype,
+        storage=storage,
+    )
+    for sentence in search_space.advice() if search_space else ():
+        print(f"caviar: note: {sentence}", file=sys.stderr)
+    with _interruptible() as is_interrupted, SweepDisplay(study.spec) as display:
+        result = study.sweep(
+            n_trials,
+            n_workers=n_workers,
+            address=address,
+            on_progress=display.update,
+            is_interrupted=is_interrupted,
+        )
+    study.storage.close()
+    if as_json:
+        print(json.dumps(_summary(result)))
+    else:
+        _print_best(study.name, result, storage)
+    if result.interrupted:
+        print("caviar: interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Turn the first Ctrl-C or SIGTERM into an answer to `is_interrupted`; a second Ctrl-C ends at once."""
+    asked = False
+
+    def ask(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(result: SweepResult) -> dict[str, Any]:
+    progress = result.progress
+    return {
+        "study": progress.study,
+        "trials": progress.n_trials,
+        "complete": progress.n_complete,
+        "failed": progress.n_failed,
+        "ended_now": progress.n_ended_now,
+        "interrupted": result.interrupted,
+        "seconds": progress.seconds,
+        "trials_per_second": progress.trials_per_second,
+        "workers": progress.n_workers,
+        "best": trial_row(progress.best) if progress.best else None,
+    }
+
+
+def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
+    best: Trial | None = result.progress.best
+    at = f" --storage {storage}" if storage else ""
+    if best is None:
+        print(f"no trial of {name!r} is COMPLETE; see: caviar query {name}{at}")
+        return
+    print(f"best trial   {best.name}")
+    for metric, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
+        if metric in best.metrics:
+            print(f"{label:12} {best.metrics[metric]:.4f} accuracy")
+    for key, value in best.params.items():
+        print(f"  {key:20} {value:.6g}" if isinstance(value, float) else f"  {key:20} {value}")
+    print("next")
+    print(f"  caviar show {best.name}{at}")
+    print(f"  caviar query {name} --sort=-val_accuracy --limit 10{at}")
+    print(f"  caviar sweep {name} --trials {2 * result.progress.n_trials}{at}")
