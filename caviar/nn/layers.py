@@ -16,7 +16,8 @@ BatchNormCache = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def linear_forward(W: np.ndarray, a: np.ndarray) -> np.ndarray:
     """Return z = W a: (H,D), (D,M) -> (H,M)."""
-    return W @ a  # H,M
+    z: np.ndarray = W @ a  # H,M
+    return z
 
 
 def linear_backward(d_z: np.ndarray, W: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +71,8 @@ def relu_forward(z: np.ndarray) -> np.ndarray:
 
 def relu_backward(d_a: np.ndarray, a: np.ndarray) -> np.ndarray:
     """Return d_z from the activation: zero where it is zero."""
-    return d_a * (a > 0)
+    d_z: np.ndarray = d_a * (a > 0)
+    return d_z
 
 
 def softmax_cross_entropy_forward(z: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:

@@ -46,7 +46,7 @@ class TrialSampler:
         drawn = dict(self._fixed)
         for name, distribution, to_value in self._draws:
             # Optuna's random sampler is independent: it looks at neither study nor trial
-            drawn[name] = to_value(sampler.sample_independent(None, None, name, distribution))  # type: ignore[arg-type]
+            drawn[name] = to_value(sampler.sample_independent(None, None, name, distribution))
         return dict(sorted(drawn.items()))
 
 

@@ -41,7 +41,7 @@ class Dataset:
     @property
     def n_features(self) -> int:
         """D."""
-        return self.train.x.shape[1]
+        return int(self.train.x.shape[1])
 
     @property
     def n_classes(self) -> int:

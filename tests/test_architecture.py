@@ -1,0 +1,82 @@
+"""Which way imports point, read from the source text, lazy imports included."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted([*ROOT.glob("caviar/**/*.py"), *ROOT.glob("workers/**/*.py")])
+
+#: The only places where a heavy library may be imported.
+HOMES = {
+    "ray": ("workers",),
+    "optuna": ("caviar/search", "caviar/storage/optuna"),
+    "sqlalchemy": ("caviar/storage",),
+    "alembic": ("caviar/storage",),
+    "psycopg": ("caviar/storage",),
+    "sklearn": ("caviar/data",),
+    "numba": ("caviar/nn",),
+    "rich": ("caviar/cli",),
+    "cyclopts": ("caviar/cli",),
+}
+
+#: What each part may import of caviar, besides itself; parts that are not listed may import anything.
+RECORDS = {"errors", "records"}
+MATHS = {*RECORDS, "nn"}
+MAY_IMPORT = {
+    "errors": set(),
+    "records": set(),
+    "space": {"errors"},
+    "nn": {"errors"},
+    "training": MATHS,
+    "data": {*MATHS, "training"},
+    "execution": {*MATHS, "training"},
+    "search": {*RECORDS, "space"},
+    "storage": {*RECORDS, "space"},
+    "sweep": {*MATHS, "training", "execution", "storage", "search", "space"},
+    "workers": {*MATHS, "training", "execution"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the dotted names of all modules that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_heavy_library_is_imported_in_its_own_folder_only(path: Path) -> None:
+    """Ray stays in workers/, Optuna in search, SQLAlchemy in storage, and so on."""
+    place = path.relative_to(ROOT).as_posix()
+
+    strays = {
+        name for name in imported(path) if (homes := HOMES.get(name.split(".")[0])) and not place.startswith(homes)
+    }
+
+    assert strays == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    """A part imports only parts below it."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    part = parts[0] if parts[0] == "workers" else parts[1]
+    if part not in MAY_IMPORT:
+        return
+    below = {name.split(".")[1] for name in imported(path) if name.startswith("caviar.")}
+
+    assert below - {part} - MAY_IMPORT[part] == set()
+
+
+def test_sources_are_found() -> None:
+    """The rules above look at the whole source."""
+    assert len(SOURCES) > 40
