@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+pytest.register_assert_rewrite("caviar.testing")
+
 #: Where the tests find a Postgres that is already there.
 _POSTGRES = os.environ.get("CAVIAR_TEST_POSTGRES")
 

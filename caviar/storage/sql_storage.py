@@ -23,9 +23,10 @@ from caviar.errors import (
     TrialNotFound,
 )
 from caviar.records import Direction, Reports, StudySpec, StudySummary, Trial, TrialResult, TrialState
-from caviar.storage import bulk, codec, rows, schema
+from caviar.storage import bulk, codec, queries, rows, schema
 from caviar.storage.base import Storage
 from caviar.storage.database import Database
+from caviar.storage.filters import Filters, Known, known_metrics
 from caviar.storage.names import NameBook
 from caviar.storage.version import prepare
 
@@ -39,6 +40,7 @@ class StudyKey(NamedTuple):
 
     id: int
     name: str
+    kind: str
     metric: str
     direction: str
 
@@ -177,16 +179,11 @@ class SqlStorage(Storage):
     ) -> list[Trial]:
         if limit is not None and limit < 0:
             raise QueryError(f"limit must not be negative, found {limit!r}")
-        if where is not None or sort is not None:
-            raise QueryError("where and sort come with the next change")
 
         def work(connection: Connection) -> list[Trial]:
             key = self.study_key(connection, study)
-            first, last = schema.trial_ids(key.id)
-            found = connection.exec_driver_sql(
-                f"SELECT {_READ_SQL} FROM trials WHERE id BETWEEN {first:d} AND {last:d} ORDER BY id"
-                + ("" if limit is None else f" LIMIT {int(limit):d}")
-            )
+            filters = Filters(self._known(connection, key), self._db.dialect)
+            found = queries.find(connection, key.id, filters, where=where, sort=sort, limit=limit)
             return [rows.trial_from_row(row, study) for row in found]
 
         return self._db.read(f"read trials of {study!r}", work)
@@ -274,11 +271,11 @@ class SqlStorage(Storage):
         row = None
         if isinstance(name, str) and codec.is_storable(name):
             row = connection.execute(
-                select(columns.id, columns.metric, columns.direction).where(columns.name == name)
+                select(columns.id, columns.kind, columns.metric, columns.direction).where(columns.name == name)
             ).first()
         if row is None:
             raise StudyNotFound(self._no_study(connection, name))
-        return StudyKey(row.id, name, codec.decode_text(row.metric) or "", row.direction)
+        return StudyKey(row.id, name, row.kind, codec.decode_text(row.metric) or "", row.direction)
 
     def _no_study(self, connection: Connection, name: str) -> str:
         names = list(
@@ -297,6 +294,13 @@ class SqlStorage(Storage):
         ).scalar_one()
         has = "it has none yet" if n == 0 else f"it has 0 to {n - 1}"
         return f"study {key.name!r} has no trial {number!r} ({has})"
+
+    def _known(self, connection: Connection, key: StudyKey) -> Known:
+        seen = self._names.known(connection, key.id, "metric")
+        params = dict.fromkeys(self._names.known(connection, key.id, "param"))
+        spec = self._spec(connection, key.name)
+        params.update(dict.fromkeys(spec.space))
+        return Known(key.metric, list(params), known_metrics(key.metric, seen, key.kind))
 
     def _spec(self, connection: Connection, name: str) -> StudySpec:
         key = self.study_key(connection, name)

@@ -8,9 +8,10 @@ import pytest
 
 from caviar.storage import Storage, open_storage
 from caviar.testing.storage import StorageContract
+from caviar.testing.storage_queries import StorageQueryContract
 
 
-class TestSqliteInMemory(StorageContract):
+class TestSqliteInMemory(StorageContract, StorageQueryContract):
     """A database that is gone when it is closed."""
 
     @pytest.fixture
@@ -21,7 +22,7 @@ class TestSqliteInMemory(StorageContract):
         opened.close()
 
 
-class TestSqlite(StorageContract):
+class TestSqlite(StorageContract, StorageQueryContract):
     """A file."""
 
     @pytest.fixture
@@ -33,7 +34,7 @@ class TestSqlite(StorageContract):
 
 
 @pytest.mark.postgres
-class TestPostgres(StorageContract):
+class TestPostgres(StorageContract, StorageQueryContract):
     """A real server."""
 
     @pytest.fixture
