@@ -96,6 +96,8 @@ class Study:
         if n_workers is not None and n_workers < 0:
             raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
         data = self.data
+        if self._is_done(n_trials):  # no Ray need be started for that
+            address, n_workers = None, 0
         executor = make_executor(address, n_workers)
         try:
             return sweep(
@@ -109,6 +111,12 @@ class Study:
             )
         finally:
             executor.close()
+
+    def _is_done(self, n_trials: int) -> bool:
+        """Return whether the study holds so many trials, all of them ended."""
+        summary = self.summary()
+        unfinished = [state for state, count in summary.counts.items() if count and not state.is_finished]
+        return summary.n_trials >= n_trials and not unfinished
 
 
 def create_study(
