@@ -50,6 +50,7 @@ class Kernel(Protocol):
         order: np.ndarray,
         batch_size: int,
         update: Update,
+        loss_sum: float = 0.0,
     ) -> tuple[float, int]:
         """Train on consecutive mini-batches, in place.
 
@@ -65,10 +66,12 @@ class Kernel(Protocol):
                 smaller, and is left out where it is a single example.
             batch_size: M, at least 2.
             update: the optimizer and its settings.
+            loss_sum: of the mini-batches of this epoch that came before, so that the sum is rounded alike however the
+                epoch is cut into calls.
 
         Returns:
-            The sum of the losses of all mini-batches, each times its number of examples, in float64, and the number of
-            updates done. A loss that is not finite ends training at once and is returned as it is.
+            `loss_sum` plus the losses of all mini-batches, each times its number of examples, in float64, and the
+            number of updates done. A loss that is not finite ends training before its update, and makes the sum so.
         """
 
     def evaluate(

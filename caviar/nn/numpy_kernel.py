@@ -32,6 +32,7 @@ class NumpyKernel:
         order: np.ndarray,
         batch_size: int,
         update: Update,
+        loss_sum: float = 0.0,
     ) -> tuple[float, int]:
         """See :meth:`caviar.nn.kernel.Kernel.train`."""
         gradient = np.empty_like(parameters)
@@ -40,7 +41,7 @@ class NumpyKernel:
         weights = _weights(network, parameters)
         weight_gradients = _weights(network, gradient)
         passes: dict[int, _Pass] = {}
-        loss_sum, n_updates = 0.0, 0
+        n_updates = 0
         with np.errstate(all="ignore"):  # overflow ends in a loss that is not finite, which is looked for
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
