@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from caviar.errors import SettingsError
 from caviar.nn.network import Network
 
 #: (study seed, trial number): the key of every draw of a trial.
 Key = tuple[int, int]
+
+#: The largest study seed and trial number; both start at 0.
+MAX_SEED = 2**63 - 1
 
 # the highest counter word separates what is drawn, so that two purposes never share a stream
 _WEIGHTS = 1
@@ -18,6 +22,9 @@ def initial_parameters(network: Network, key: Key, dtype: str) -> np.ndarray:
     """Return the initial flat vector, shape (P,): W ~ N(0, 2/D), gamma = 1, beta = 0, b = 0.
 
     float32 weights are the float64 ones, rounded.
+
+    Raises:
+        SettingsError: a number of the key is out of bounds.
 
     References:
         He et al. 2015, "Delving Deep into Rectifiers", equation 10.
@@ -33,9 +40,16 @@ def initial_parameters(network: Network, key: Key, dtype: str) -> np.ndarray:
 
 
 def epoch_order(key: Key, epoch: int, n_examples: int) -> np.ndarray:
-    """Return the order of examples in an epoch (counted from 0): a permutation of 0..N-1, int64, shape (N,)."""
+    """Return the order of examples in an epoch (counted from 0): a permutation of 0..N-1, int64, shape (N,).
+
+    Raises:
+        SettingsError: a number of the key is out of bounds.
+    """
     return _generator(key, _ORDER, epoch).permutation(n_examples)
 
 
 def _generator(key: Key, purpose: int, epoch: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, epoch, purpose]))
+    if any(not 0 <= word <= MAX_SEED for word in key):
+        raise SettingsError(f"expected a study seed and a trial number from 0 to 2**63 - 1, found {key!r}")
+    counter = np.array([0, 0, epoch, purpose], np.uint64)
+    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=counter))

@@ -95,4 +95,5 @@ def softmax_cross_entropy_backward(probabilities: np.ndarray, y: np.ndarray) -> 
     M = len(y)
     d_z = probabilities.copy()  # C,M
     d_z[y, np.arange(M)] -= 1
-    return d_z / M
+    d_z /= M
+    return d_z
