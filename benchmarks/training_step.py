@@ -12,6 +12,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -64,7 +65,7 @@ def products_run(sizes: tuple[int, ...], M: int) -> Run:
     """Return the matrix products of STEPS steps: forward, d_W and d_a of each layer, and nothing else."""
     rng = np.random.default_rng(0)
     layers = []
-    for index, (D, H) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (D, H) in enumerate(itertools.pairwise(sizes)):
         W, a, d_z = (rng.standard_normal(s).astype(np.float32) for s in ((H, D), (D, M), (H, M)))
         layers.append((W, a, d_z, np.empty_like(d_z), np.empty_like(W), np.empty_like(a), index > 0))
 
@@ -85,7 +86,7 @@ def torch_run(sizes: tuple[int, ...], M: int) -> Run:
 
     torch.set_num_threads(1)
     modules: list[torch.nn.Module] = []
-    for D, H in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for D, H in itertools.pairwise(sizes[:-1]):
         modules += [torch.nn.Linear(D, H, bias=False), torch.nn.BatchNorm1d(H), torch.nn.ReLU()]
     model = torch.nn.Sequential(*modules, torch.nn.Linear(sizes[-2], sizes[-1]))
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
@@ -192,9 +193,8 @@ def main() -> None:
             print("-".join(map(str, sizes)), M, end="")
             for name, median in medians.items():
                 low, high = spread[name]
-                print(
-                    f"   {name} {median:.0f} us ({low:.0f} to {high:.0f}), {median / medians[KERNELS[-1]]:.2f}", end=""
-                )
+                ratio = median / medians[KERNELS[-1]]
+                print(f"   {name} {median:.0f} us ({low:.0f} to {high:.0f}), {ratio:.2f}", end="")
             print(flush=True)
     if options.json:
         print(json.dumps(results))

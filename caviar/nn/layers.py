@@ -66,7 +66,8 @@ def batch_norm_backward(d_z_tilde: np.ndarray, cache: BatchNormCache) -> tuple[n
 
 def relu_forward(z: np.ndarray) -> np.ndarray:
     """Return max(z, 0), any shape."""
-    return np.maximum(z, 0)
+    a: np.ndarray = np.maximum(z, 0)
+    return a
 
 
 def relu_backward(d_a: np.ndarray, a: np.ndarray) -> np.ndarray:
