@@ -12,6 +12,7 @@ Bounds are inclusive. Tiers 1 (tune first) to 3 (tune last) say how much a param
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ TIERS = (1, 2, 3)
 
 #: A linear range over more than this ratio samples almost nothing of its lower decades.
 _WIDE_RATIO = 100.0
+
+#: Above it a whole number is no float.
+_MAX = sys.float_info.max
 
 Value = float | int | str
 
@@ -137,7 +141,7 @@ class SearchSpace(Mapping[str, "Domain | Value"]):
         1.0
     """
 
-    def __init__(self, **params: Domain | Value) -> None:
+    def __init__(self, /, **params: Domain | Value) -> None:
         for name, domain in params.items():
             if not isinstance(domain, Float | Int | Categorical) and not _is_value(domain):
                 raise SpaceError(
@@ -308,7 +312,7 @@ def _is_value(value: Any) -> bool:
 def _check_bounds(low: Any, high: Any, kind: type) -> None:
     allowed = (int,) if kind is int else (int, float)
     for name, bound in (("low", low), ("high", high)):
-        if isinstance(bound, bool) or not isinstance(bound, allowed) or not math.isfinite(bound):
+        if isinstance(bound, bool) or not isinstance(bound, allowed) or not abs(bound) <= _MAX:
             raise SpaceError(f"{name} must be a finite {kind.__name__}, found {bound!r}")
     if low > high:
         raise SpaceError(f"low must not be above high, found low = {low!r} and high = {high!r}")
