@@ -66,9 +66,9 @@ def _distribution(domain: Domain) -> tuple[BaseDistribution, Callable[[Any], Val
     if isinstance(domain, Categorical):
         return CategoricalDistribution(domain.choices), lambda choice: choice
     if isinstance(domain, Float):
+        low, high = domain.low, domain.high
+        # rounding of 1 - x, and of exp(log(x)), may leave the bounds by the last bit
         if domain.scale == "one-minus-log":
-            low, high = domain.low, domain.high
-            # rounding of 1 - x may leave the bounds by the last bit
             return FloatDistribution(1 - high, 1 - low, log=True), lambda draw: min(max(1 - draw, low), high)
-        return FloatDistribution(domain.low, domain.high, log=domain.scale == "log"), float
+        return FloatDistribution(low, high, log=domain.scale == "log"), lambda draw: min(max(draw, low), high)
     return IntDistribution(domain.low, domain.high, log=domain.scale == "log"), int
