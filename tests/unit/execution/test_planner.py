@@ -1,0 +1,117 @@
+"""Cutting trials into slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from caviar.execution.base import TrialTask
+from caviar.execution.planner import SLICE_S, Planner
+from caviar.training.advance import initial_state
+from caviar.training.dataset import Dataset
+
+MakeTask = Callable[..., TrialTask]
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ({"hidden_units": 8}, {"hidden_units": 512}),
+        ({"layers": 0}, {"layers": 3}),
+        ({"batch_size": 60}, {"batch_size": 2}),
+    ],
+)
+def test_a_larger_trial_costs_more(
+    data: Dataset, make_task: MakeTask, small: dict[str, int], large: dict[str, int]
+) -> None:
+    """More units, more layers and smaller mini-batches each cost more."""
+    planner = Planner(data)
+
+    assert 0 < planner.cost(make_task(0, small)) < planner.cost(make_task(0, large))
+
+
+def test_cost_counts_the_epochs_still_to_come(data: Dataset, make_task: MakeTask) -> None:
+    """Cost is proportional to the epochs between where a task starts and where it ends."""
+    planner, task = Planner(data), make_task(until=3)
+    begun = initial_state(task.key, task.params, data)
+
+    assert planner.cost(make_task(until=6)) == pytest.approx(2 * planner.cost(task))
+    assert planner.cost(make_task(until=3, state=begun)) == planner.cost(task)
+
+
+def test_params_that_are_not_valid_cost_nothing(data: Dataset, make_task: MakeTask) -> None:
+    """Such a trial is planned like others, so that a worker can say what is wrong with it."""
+    assert Planner(data).cost(make_task(0, {"learning_rate": -1.0})) == 0
+    assert Planner(data).cost(make_task(0, {"width": 3})) == 0
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(1, 4096), min_size=1, max_size=60),
+    n_workers=st.integers(1, 8),
+    seconds=st.floats(0, 1e6),
+)
+def test_each_task_is_taken_once(
+    data: Dataset, make_task: MakeTask, sizes: list[int], n_workers: int, seconds: float
+) -> None:
+    """Slices are never empty, and together hold each task of the pool once, the most expensive first."""
+    planner = Planner(data)
+    planner.learn((make_task(),), seconds)
+    tasks = [make_task(number, {"hidden_units": size}) for number, size in enumerate(sizes)]
+    pool = sorted(tasks, key=planner.cost)
+
+    taken: list[TrialTask] = []
+    while pool:
+        slice = planner.take(pool, n_workers)
+        assert slice
+        taken += slice
+
+    assert sorted(task.number for task in taken) == list(range(len(sizes)))
+    costs = [planner.cost(task) for task in taken]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_slice_is_about_a_second_of_what_was_measured(data: Dataset, make_task: MakeTask) -> None:
+    """Where a trial took 0.1 s, ten go into a slice; where it took longer than a slice, one does."""
+    quick, slow = Planner(data), Planner(data)
+    quick.learn((make_task(),), 0.1)
+    slow.learn((make_task(),), 5 * SLICE_S)
+    pool = [make_task(number) for number in range(1000)]
+
+    assert len(quick.take(list(pool), 1)) in (9, 10)  # the sum of ten tenths may exceed 1 by a bit
+    assert len(slow.take(list(pool), 1)) == 1
+
+
+def test_slices_shrink_towards_the_end(data: Dataset, make_task: MakeTask) -> None:
+    """What is left is shared so that no worker gets more than half of its part at once."""
+    planner = Planner(data)
+    planner.learn((make_task(),), 0.01)
+    pool = [make_task(number) for number in range(32)]
+
+    assert len(planner.take(pool, 2)) == 8
+    assert len(planner.take(pool, 2)) == 6
+
+
+def test_the_first_slices_are_short(data: Dataset, make_task: MakeTask) -> None:
+    """Before anything was measured, a slice holds less than it does once the estimate is known to be right."""
+    planner, measured = Planner(data), Planner(data)
+    measured.learn((make_task(),), measured.cost(make_task()))
+    pool = [make_task(number) for number in range(2000)]
+
+    assert len(planner.take(list(pool), 1)) < len(measured.take(list(pool), 1))
+
+
+def test_what_was_measured_is_weighed_with_what_was_known(data: Dataset, make_task: MakeTask) -> None:
+    """The first measurement counts whole, a later one three tenths; none of no time or of no work does."""
+    planner, task = Planner(data), make_task()
+    planner.learn((task,), 0.1)
+    planner.learn((task,), 0.2)
+    planner.learn((task,), 0.0)
+    planner.learn((make_task(0, {"width": 3}),), 9.0)
+    pool = [make_task(number) for number in range(1000)]
+
+    # 0.7 * 0.1 + 0.3 * 0.2 = 0.13 s each
+    assert len(planner.take(pool, 1)) == 7

@@ -1,0 +1,181 @@
+"""What a worker makes of a slice, and the inline executor around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caviar.errors import ExecutorError
+from caviar.execution.base import Slice, TrialOutcome, TrialTask
+from caviar.execution.inline import InlineExecutor
+from caviar.execution.worker import blas_threads, run_slice
+from caviar.nn.kernel import choose_kernel
+from caviar.records import Reason, TrialState
+from caviar.training.advance import advance, initial_state
+from caviar.training.advance import test_metrics as metrics_of_test_part
+from caviar.training.dataset import Dataset
+
+MakeTask = Callable[..., TrialTask]
+
+
+def run(data: Dataset, *tasks: TrialTask) -> list[TrialOutcome]:
+    return run_slice(Slice(tasks=tasks, kernel="numpy"), data)
+
+
+def bits(outcome: TrialOutcome) -> tuple[Any, ...]:
+    """Return all of an outcome that must not depend on where and when it was made."""
+    reports = outcome.reports
+    return (
+        *(outcome.number, outcome.state, outcome.epoch, outcome.reason, outcome.error),
+        *(reports.first_epoch, reports.metrics, reports.values.tobytes()),
+    )
+
+
+def test_an_outcome_is_what_advance_returns(data: Dataset, make_task: MakeTask) -> None:
+    """The reports are those of `advance` from the initial state, to the last bit."""
+    task = make_task(3, until=4)
+
+    (outcome,) = run(data, task)
+
+    kernel = choose_kernel("numpy")
+    expected = advance(initial_state(task.key, task.params, data), task.params, data, 4, kernel=kernel)
+    assert np.array_equal(outcome.reports.values, expected.reports.values)
+    assert (outcome.number, outcome.state, outcome.epoch) == (3, TrialState.COMPLETE, 4)
+    assert (outcome.reason, outcome.error, outcome.traceback) == (None, None, None)
+    assert (outcome.test_metrics, outcome.train_state) == (None, None)
+
+
+def test_outcomes_do_not_depend_on_the_company(data: Dataset, make_task: MakeTask) -> None:
+    """A trial in a slice, alone, and in a slice of another order has the same bits."""
+    tasks = [make_task(number, {"hidden_units": 4 + number, "layers": number % 3}) for number in range(6)]
+
+    together = run(data, *tasks)
+
+    assert [outcome.number for outcome in together] == list(range(6))
+    assert [bits(outcome) for outcome in together] == [bits(run(data, task)[0]) for task in tasks]
+    assert [bits(outcome) for outcome in together] == [bits(outcome) for outcome in run(data, *tasks[::-1])[::-1]]
+
+
+def test_a_task_goes_on_from_a_state(data: Dataset, make_task: MakeTask) -> None:
+    """Two epochs, handed over, and three more are five epochs in one go."""
+    (whole,) = run(data, make_task(until=5, final=True))
+    (first,) = run(data, make_task(until=2, final=True))
+
+    (second,) = run(data, make_task(until=5, final=True, state=first.train_state))
+
+    assert second.reports.first_epoch == 3
+    assert np.array_equal(second.reports.values, whole.reports.values[2:])
+    assert whole.train_state is not None and second.train_state is not None
+    assert np.array_equal(second.train_state.parameters, whole.train_state.parameters)
+    assert second.test_metrics == whole.test_metrics
+
+
+def test_a_task_that_is_done_reports_nothing(data: Dataset, make_task: MakeTask) -> None:
+    """A state that has reached its epoch comes back as it is."""
+    (first,) = run(data, make_task(final=True))
+
+    (again,) = run(data, make_task(final=True, state=first.train_state))
+
+    assert (again.state, again.epoch, len(again.reports)) == (TrialState.COMPLETE, 2, 0)
+
+
+def test_a_final_task_is_judged_on_the_test_part(data: Dataset, make_task: MakeTask) -> None:
+    """It brings `test_metrics` of the state it reached, and that state."""
+    task = make_task(final=True)
+
+    (outcome,) = run(data, task)
+
+    assert outcome.train_state is not None
+    assert outcome.test_metrics == metrics_of_test_part(
+        outcome.train_state, task.params, data, kernel=choose_kernel("numpy")
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ({"learning_rate": -1.0}, "ParamsError: learning_rate must be a number in (0, inf), found -1.0"),
+        ({"learning_rate": None}, "ParamsError: learning_rate must be a number in (0, inf), found None"),
+        ({"width": 3}, "ParamsError: unknown param 'width'"),
+        ({"hidden_units": "8-8"}, "ParamsError: hidden_units = '8-8' names 2 layers, but layers = 1"),
+    ],
+)
+def test_a_trial_that_raises_leaves_the_others_alone(
+    data: Dataset, make_task: MakeTask, params: dict[str, Any], error: str
+) -> None:
+    """It is FAIL with its error in one line and its traceback; its neighbours have the bits they have without it."""
+    before, after = run(data, make_task(0), make_task(2))
+
+    outcomes = run(data, make_task(0), make_task(1, params), make_task(2))
+
+    failed = outcomes[1]
+    assert (failed.number, failed.state, failed.reason, failed.epoch) == (1, TrialState.FAIL, Reason.ERROR, 0)
+    assert failed.error is not None and failed.error.startswith(error) and "\n" not in failed.error
+    assert failed.traceback is not None and failed.traceback.startswith("Traceback (most recent call last)")
+    assert len(failed.reports) == 0 and failed.reports.last == {}
+    assert [bits(outcomes[0]), bits(outcomes[2])] == [bits(before), bits(after)]
+
+
+def test_a_diverged_trial_says_when(data: Dataset, make_task: MakeTask) -> None:
+    """A loss that is not finite is FAIL with reason `diverged`, the epoch, and no traceback."""
+    diverging = make_task(0, {"learning_rate": 1e30, "layers": 0, "l2": 1e9}, until=9, final=True)
+
+    with np.errstate(all="ignore"):
+        outcome, healthy = run(data, diverging, make_task(1))
+
+    assert (outcome.state, outcome.reason) == (TrialState.FAIL, Reason.DIVERGED)
+    assert outcome.error == f"diverged at epoch {outcome.epoch + 1}"
+    assert (outcome.traceback, outcome.test_metrics, outcome.train_state) == (None, None, None)
+    assert len(outcome.reports) == outcome.epoch < 9
+    assert healthy.state is TrialState.COMPLETE
+
+
+def test_an_outcome_says_where_and_when(data: Dataset, make_task: MakeTask) -> None:
+    """Times are UTC and in order; the worker is HOST:PID."""
+    (outcome,) = run(data, make_task())
+
+    assert outcome.started_at.tzinfo is UTC
+    assert outcome.started_at <= outcome.finished_at
+    assert outcome.seconds > 0
+    assert outcome.worker.endswith(f":{os.getpid()}")
+
+
+def test_training_uses_one_blas_thread(data: Dataset, make_task: MakeTask) -> None:
+    """Training leaves the number of BLAS threads of the process as it was."""
+    before = blas_threads()
+
+    run(data, make_task())
+
+    assert blas_threads() == before
+
+
+def test_the_inline_executor_trains_what_is_submitted(data: Dataset, make_task: MakeTask) -> None:
+    """The outcomes are those of `run_slice`, and each job is done when it is submitted."""
+    slice = Slice(tasks=(make_task(0), make_task(1)), kernel="numpy")
+    executor = InlineExecutor()
+    executor.load(data)
+
+    job = executor.submit(slice)
+
+    assert executor.n_workers == 1
+    assert executor.wait([job], timeout_s=0) == [job]
+    assert job.slice is slice
+    assert [bits(outcome) for outcome in job.result()] == [bits(outcome) for outcome in run_slice(slice, data)]
+
+
+def test_a_slice_without_data_is_refused(data: Dataset, make_task: MakeTask) -> None:
+    """Before `load` and after `close` there is nothing to train on."""
+    slice = Slice(tasks=(make_task(),), kernel="numpy")
+    executor = InlineExecutor()
+
+    with pytest.raises(ExecutorError, match=r"^a slice was submitted before the data; call load\(\) first$"):
+        executor.submit(slice)
+    executor.load(data)
+    executor.close()
+    with pytest.raises(ExecutorError, match="before the data"):
+        executor.submit(slice)
