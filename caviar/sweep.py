@@ -146,6 +146,8 @@ class _Sweep:
         counts = self.storage.summary(self.spec.name).counts
         self.counts = {state: counts.get(state, 0) for state in TrialState}
         self.best = self.storage.best_trial(self.spec.name)
+        if self.counts[TrialState.COMPLETE]:
+            self.first_errors = None  # these are not the study's first trials
         n_found = sum(self.counts.values())
         self.next_number = n_found
         if not n_found:

@@ -1,0 +1,410 @@
+"""Caviar mode with a real database: an exact budget, and the same bits however the sweep came about."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caviar.errors import SettingsError, SpaceError, StudyBusy, StudyMismatch, SweepBroken
+from caviar.execution.base import Executor
+from caviar.execution.inline import InlineExecutor
+from caviar.records import DataSpec, Direction, Reason, StudySpec, Trial, TrialState
+from caviar.space import Categorical, Float, Int, SearchSpace
+from caviar.storage import Storage, open_storage
+from caviar.study import Study, create_study, load_study
+from caviar.sweep import SweepProgress, sweep
+from caviar.training.dataset import Dataset, Examples
+
+SPACE = SearchSpace(
+    learning_rate=Float(1e-3, 1.0, scale="log"),
+    hidden_units=Int(4, 24),
+    layers=Int(0, 2),
+    batch_size=Categorical(8, 16, 32),
+    optimizer=Categorical("sgd", "momentum", "rmsprop", "adam"),
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """60 + 30 + 30 examples of 5 features in 3 classes that overlap a little."""
+    rng = np.random.default_rng(11)
+
+    def examples(n: int) -> Examples:
+        y = np.arange(n) % 3
+        x = rng.normal(size=(n, 5))
+        x[:, 0] += 1.5 * y
+        return Examples(x.astype(np.float32), y.astype(np.int64))
+
+    parts = [examples(n) for n in (60, 30, 30)]
+    return Dataset("made", *parts, ("a", "b", "c"), tuple(f"f{index}" for index in range(5)), "f" * 64)
+
+
+@pytest.fixture
+def storage(sqlite_url: str) -> Iterator[Storage]:
+    """An open, empty SQLite database."""
+    opened = open_storage(sqlite_url)
+    yield opened
+    opened.close()
+
+
+def make_spec(storage: Storage, name: str = "s", space: SearchSpace = SPACE, **given: Any) -> StudySpec:
+    """Create a study of three epochs on the small data."""
+    spec = StudySpec(
+        name=name,
+        data=DataSpec(source="made", fingerprint="f" * 64),
+        space=space.to_dict(),
+        **({"seed": 5, "epochs": 3} | given),
+    )
+    return storage.create_study(spec)
+
+
+def digest(storage: Storage, study: str) -> str:
+    """Hash all that must not depend on how a study was swept: params, metrics and reports of each trial.
+
+    What is measured on the test part is left out: it belongs to whichever trials were best when a sweep ended.
+    """
+    text = hashlib.sha256()
+    for trial in storage.trials(study):
+        reports = storage.reports(study, trial.number)
+        metrics = {name: trial.metrics[name] for name in sorted(trial.metrics) if not name.startswith("test_")}
+        params = sorted(trial.params.items())
+        text.update(repr((trial.number, trial.state, trial.epoch, trial.value, params, metrics)).encode())
+        text.update(repr((reports.first_epoch, sorted(reports.metrics))).encode())
+        for name in sorted(reports.metrics):
+            text.update(reports.values[:, reports.metrics.index(name)].tobytes())
+    return text.hexdigest()
+
+
+def after(n_questions: int) -> Callable[[], bool]:
+    """Return an `is_interrupted` that is true from the n-th question on."""
+    asked = 0
+
+    def is_interrupted() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > n_questions
+
+    return is_interrupted
+
+
+def counts(storage: Storage, study: str = "s") -> dict[TrialState, int]:
+    return {state: count for state, count in storage.summary(study).counts.items() if count}
+
+
+@pytest.mark.parametrize("n_trials", [1, 2, 37])
+def test_a_sweep_ends_with_exactly_the_trials_asked_for(storage: Storage, data: Dataset, n_trials: int) -> None:
+    """Trials 0 to N-1 are there, ended, with a report for each epoch."""
+    spec = make_spec(storage)
+
+    result = sweep(storage, spec, data, InlineExecutor(), n_trials)
+
+    trials = storage.trials("s")
+    assert [trial.number for trial in trials] == list(range(n_trials))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert all(len(storage.reports("s", trial.number)) == trial.epoch == 3 for trial in trials)
+    assert all(trial.value == trial.metrics["val_accuracy"] for trial in trials)
+    assert (result.interrupted, result.progress.n_complete, result.progress.n_ended_now) == (False, n_trials, n_trials)
+
+
+def test_the_same_sweep_again_does_nothing(storage: Storage, data: Dataset) -> None:
+    """No trial is added or trained, and no record changes."""
+    spec = make_spec(storage)
+    sweep(storage, spec, data, InlineExecutor(), 12)
+    before = storage.trials("s")
+
+    result = sweep(storage, spec, data, InlineExecutor(), 12)
+
+    assert storage.trials("s") == before
+    assert (result.progress.n_ended_now, result.progress.n_complete) == (0, 12)
+
+
+def test_a_smaller_budget_does_nothing(storage: Storage, data: Dataset) -> None:
+    """A study that holds more trials than asked for keeps them."""
+    spec = make_spec(storage)
+    sweep(storage, spec, data, InlineExecutor(), 12)
+    before = storage.trials("s")
+
+    sweep(storage, spec, data, InlineExecutor(), 5)
+
+    assert storage.trials("s") == before
+
+
+def test_a_larger_budget_goes_on(storage: Storage, data: Dataset) -> None:
+    """12 trials raised to 30 are the 30 trials of one sweep."""
+    grown, whole = make_spec(storage, "grown"), make_spec(storage, "whole")
+    sweep(storage, grown, data, InlineExecutor(), 12)
+
+    result = sweep(storage, grown, data, InlineExecutor(), 30)
+    sweep(storage, whole, data, InlineExecutor(), 30)
+
+    assert (result.progress.n_ended_now, storage.summary("grown").n_trials) == (18, 30)
+    assert digest(storage, "grown") == digest(storage, "whole")
+
+
+def test_an_interrupted_sweep_ends_as_if_it_had_not_been(storage: Storage, data: Dataset) -> None:
+    """Interrupted again and again and run again, a study has the bits of one that was left in peace."""
+    broken, whole = (make_spec(storage, name, epochs=20) for name in ("broken", "whole"))
+    sweep(storage, whole, data, InlineExecutor(), 160)
+    seen = set()
+
+    for n_questions in (0, 1, 1):
+        result = sweep(storage, broken, data, InlineExecutor(), 160, is_interrupted=after(n_questions))
+        assert result.interrupted
+        seen.add(counts(storage, "broken").get(TrialState.COMPLETE, 0))
+    result = sweep(storage, broken, data, InlineExecutor(), 160)
+
+    assert len(seen) > 1, "no interruption fell between results"
+    assert not result.interrupted
+    assert counts(storage, "broken") == {TrialState.COMPLETE: 160}
+    assert digest(storage, "broken") == digest(storage, "whole")
+
+
+def test_trials_left_running_are_trained(storage: Storage, data: Dataset) -> None:
+    """A trial that a dead coordinator left RUNNING ends like the others, and counts once."""
+    spec, whole = make_spec(storage), make_spec(storage, "whole")
+    sweep(storage, whole, data, InlineExecutor(), 6)
+    params = storage.get_trial("whole", 0).params
+    storage.add_trials("s", [Trial(study="s", number=0, state=TrialState.RUNNING, params=params)])
+
+    sweep(storage, spec, data, InlineExecutor(), 6)
+
+    assert counts(storage) == {TrialState.COMPLETE: 6}
+    assert digest(storage, "s") == digest(storage, "whole")
+
+
+def test_the_best_trial_is_judged_on_the_test_part(storage: Storage, data: Dataset) -> None:
+    """It alone has `test_accuracy`, and is the one that the database calls best."""
+    spec = make_spec(storage)
+
+    result = sweep(storage, spec, data, InlineExecutor(), 20)
+
+    judged = [trial for trial in storage.trials("s") if "test_accuracy" in trial.metrics]
+    assert judged == [storage.best_trial("s")] == [result.progress.best]
+    ranked = sorted(storage.trials("s"), key=lambda t: (-(t.value or 0), t.metrics["val_loss"], t.number))
+    assert judged == ranked[:1]
+
+
+def test_a_study_of_a_loss_is_minimised(storage: Storage, data: Dataset) -> None:
+    """With a metric to minimise the best trial has the smallest."""
+    spec = make_spec(storage, metric="val_loss", direction=Direction.MINIMIZE)
+
+    best = sweep(storage, spec, data, InlineExecutor(), 20).progress.best
+
+    assert best is not None
+    assert best.value == min(trial.metrics["val_loss"] for trial in storage.trials("s"))
+
+
+def test_a_trial_that_fails_leaves_the_others_alone(storage: Storage, data: Dataset) -> None:
+    """A trial whose params are not valid is FAIL with its error; all others have the bits they have without it."""
+    spec, whole = make_spec(storage), make_spec(storage, "whole")
+    sweep(storage, whole, data, InlineExecutor(), 12)
+    bad = {"learning_rate": 0.1, "hidden_units": 0}
+    storage.add_trials("s", [Trial(study="s", number=0, state=TrialState.WAITING, params=bad)])
+
+    result = sweep(storage, spec, data, InlineExecutor(), 12)
+
+    failed = storage.get_trial("s", 0)
+    assert (failed.state, failed.reason, failed.value) == (TrialState.FAIL, Reason.ERROR, None)
+    assert failed.error == "ParamsError: hidden_units must be a whole number in [1, 65536], found 0"
+    assert failed.traceback is not None and "ParamsError" in failed.traceback
+    assert (result.progress.n_failed, result.progress.n_complete) == (1, 11)
+    for number in range(1, 12):
+        ours, theirs = storage.reports("s", number), storage.reports("whole", number)
+        assert np.array_equal(ours.values, theirs.values)
+
+
+def test_a_sweep_stops_when_its_first_trials_fail_alike(storage: Storage, data: Dataset) -> None:
+    """Ten failures that differ in numbers alone end the sweep; what failed is written."""
+    spec = make_spec(storage, space=SearchSpace(hidden_units=Int(-60, -1)))
+
+    with pytest.raises(SweepBroken, match=r"^the first 10 trials all failed alike \(ParamsError: hidden_units must"):
+        sweep(storage, spec, data, InlineExecutor(), 50)
+
+    failed = [trial for trial in storage.trials("s") if trial.state is TrialState.FAIL]
+    assert len(failed) >= 10
+    sweep_again = make_spec(storage, "other")
+    sweep(storage, sweep_again, data, InlineExecutor(), 2)
+
+
+def test_failures_after_a_success_do_not_stop_a_sweep(storage: Storage, data: Dataset) -> None:
+    """A study that holds a COMPLETE trial goes on through any number of failures."""
+    spec = make_spec(storage)
+    sweep(storage, spec, data, InlineExecutor(), 1)
+    bad = [Trial(study="s", number=n, state=TrialState.WAITING, params={"hidden_units": 0}) for n in range(1, 15)]
+    storage.add_trials("s", bad)
+
+    result = sweep(storage, spec, data, InlineExecutor(), 15)
+
+    assert (result.progress.n_complete, result.progress.n_failed) == (1, 14)
+
+
+def test_one_coordinator_sweeps_a_study(storage: Storage, data: Dataset) -> None:
+    """A sweep of a study that another holds is refused, and gives up its own hold at the end."""
+    spec = make_spec(storage)
+    storage.acquire_lease("s", "other", 60)
+
+    with pytest.raises(StudyBusy, match="other"):
+        sweep(storage, spec, data, InlineExecutor(), 3)
+
+    storage.release_lease("s", "other")
+    sweep(storage, spec, data, InlineExecutor(), 3)
+    storage.acquire_lease("s", "other", 60)
+
+
+def test_progress_counts_what_ended(storage: Storage, data: Dataset) -> None:
+    """Numbers only grow, add up, and end at the budget."""
+    spec = make_spec(storage)
+    seen: list[SweepProgress] = []
+
+    result = sweep(storage, spec, data, InlineExecutor(), 40, on_progress=seen.append)
+
+    ended = [progress.n_ended_now for progress in seen]
+    assert ended == sorted(ended) and ended[-1] == 40
+    assert all(progress.n_complete + progress.n_failed == progress.n_ended_now for progress in seen)
+    assert result.progress.n_running == 0
+    assert result.progress.seconds_left == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": 8}, "seed = 7, not 8"),
+        ({"epochs": 3}, "epochs = 2, not 3"),
+        ({"metric": "val_loss"}, "metric = 'val_accuracy', not 'val_loss'"),
+        ({"dtype": "float64"}, "dtype = 'float32', not 'float64'"),
+        ({"space": SearchSpace(layers=2, l2=Float(0, 1))}, r"another space \(l2, layers\)"),
+        ({"data": "wine"}, r"data 'iris' \(fingerprint \w{8}\), not 'wine' \(fingerprint \w{8}\)"),
+        ({"seed": 8, "epochs": 3}, "seed = 7, not 8 and epochs = 2, not 3"),
+    ],
+)
+def test_a_study_with_other_settings_is_refused(storage: Storage, given: dict[str, Any], message: str) -> None:
+    """The error names each setting that differs, what the study has and what was asked for."""
+    space = SearchSpace(layers=1)
+    create_study("s", space, data="iris", seed=7, epochs=2, storage=storage)
+
+    with pytest.raises(StudyMismatch, match=f"^study 's' exists with .*{message}.*; leave these out to go on with it"):
+        create_study("s", storage=storage, **given)
+
+
+def test_a_study_is_opened_by_its_name_or_by_the_same_settings(storage: Storage) -> None:
+    """What is not given is whatever the study has."""
+    made = create_study("s", SearchSpace(layers=1), data="iris", seed=7, epochs=2, storage=storage)
+
+    assert create_study("s", storage=storage).spec == made.spec
+    assert create_study("s", SearchSpace(layers=1), data="iris", seed=7, storage=storage).spec == made.spec
+    assert load_study("s", storage=storage).spec == made.spec
+
+
+def test_a_moved_file_is_the_same_data(storage: Storage, tmp_path: Path) -> None:
+    """A study goes on with a file of the same content elsewhere, and refuses one of other content."""
+    rows = [f"{index % 7},{index % 3}" for index in range(60)]
+    for name, lines in (("a.csv", rows), ("b.csv", rows), ("c.csv", rows[::-1])):
+        (tmp_path / name).write_text("\n".join(["x,label", *lines]))
+    made = create_study("s", data=tmp_path / "a.csv", target="label", storage=storage)
+
+    assert create_study("s", data=tmp_path / "b.csv", target="label", storage=storage).spec == made.spec
+    with pytest.raises(StudyMismatch, match=r"data '.*a.csv' target 'label' .*, not '.*c.csv' target 'label'"):
+        create_study("s", data=tmp_path / "c.csv", target="label", storage=storage)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"seed": -1}, SettingsError, "seed must be 0 to"),
+        ({"epochs": 0}, SettingsError, "epochs must be at least 1, found 0"),
+        ({"metric": "f1"}, SettingsError, "unknown metric 'f1' .known: train_loss, val_loss, val_accuracy."),
+        ({"dtype": "float16"}, SettingsError, "dtype must be 'float32' or 'float64', found 'float16'"),
+        ({"space": SearchSpace(lr=0.1)}, SpaceError, "the space: unknown param 'lr'"),
+        ({"space": SearchSpace(layers=Int(0, 9))}, SpaceError, "the space: layers must be a whole number in"),
+        ({"space": SearchSpace(layers=Float(0, 2))}, SpaceError, 'write type = "int"'),
+        ({"space": SearchSpace(momentum=Float(0, 1))}, SpaceError, "the space: momentum must be a number in"),
+        (
+            {"space": SearchSpace(hidden_units=Categorical("8-8", 4), layers=Int(1, 2))},
+            SpaceError,
+            "hidden_units = '8-8' names its layers; leave layers out of the space",
+        ),
+    ],
+)
+def test_settings_that_are_not_valid_make_no_study(
+    storage: Storage, given: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """They are refused before anything is written."""
+    with pytest.raises(error, match=message):
+        create_study("iris", storage=storage, **given)
+
+    assert storage.studies() == []
+
+
+@pytest.mark.parametrize(("n_trials", "n_workers"), [(0, 0), (-1, 0), (1, -1)])
+def test_a_budget_that_is_not_valid_is_refused(storage: Storage, n_trials: int, n_workers: int) -> None:
+    """There is at least one trial to train, and no negative number of workers."""
+    study: Study = create_study("iris", storage=storage)
+
+    with pytest.raises(SettingsError, match="must be at least"):
+        study.sweep(n_trials, n_workers=n_workers)
+
+
+@pytest.fixture
+def ray_executor() -> Iterator[Executor]:
+    """A local Ray with two workers."""
+    workers = pytest.importorskip("workers.executor", reason="Ray is not installed")
+    pytest.importorskip("ray")
+    executor = workers.RayExecutor(n_workers=2)
+    yield executor
+    executor.close()
+
+
+ray_test = [
+    pytest.mark.ray,
+    # Ray leaves files and pipes of the processes it started to the garbage collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*Tip.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
+]
+
+
+@pytest.mark.ray
+class TestRay:
+    """The same sweeps on a local Ray."""
+
+    pytestmark = ray_test
+
+    def test_two_workers_give_the_bits_of_one_process(
+        self, storage: Storage, data: Dataset, ray_executor: Executor
+    ) -> None:
+        """A sweep on two workers of Ray is, bit for bit, the sweep in this process."""
+        here, there = make_spec(storage, "here"), make_spec(storage, "there")
+        sweep(storage, here, data, InlineExecutor(), 60)
+
+        sweep(storage, there, data, ray_executor, 60)
+
+        assert counts(storage, "there") == {TrialState.COMPLETE: 60}
+        assert digest(storage, "there") == digest(storage, "here")
+        names = {trial.worker for trial in storage.trials("there")}
+        assert all(name and not name.endswith(f":{os.getpid()}") for name in names)
+
+    def test_a_killed_worker_changes_nothing(self, storage: Storage, data: Dataset, ray_executor: Executor) -> None:
+        """A worker killed in mid-sweep costs time: no trial fails, and all have the same bits."""
+        here = make_spec(storage, "here", epochs=60)
+        there = make_spec(storage, "there", epochs=60)
+        sweep(storage, here, data, InlineExecutor(), 60)
+        killed: list[int] = []
+
+        def kill_one(progress: SweepProgress) -> None:
+            best = progress.best
+            if not killed and best is not None and best.worker is not None and progress.n_running:
+                killed.append(int(best.worker.rpartition(":")[2]))
+                os.kill(killed[0], signal.SIGKILL)
+
+        result = sweep(storage, there, data, ray_executor, 60, on_progress=kill_one)
+
+        assert killed
+        assert (result.progress.n_failed, result.progress.n_complete) == (0, 60)
+        assert digest(storage, "there") == digest(storage, "here")
