@@ -10,7 +10,7 @@ from typing import Any
 from caviar.bootstrap import make_storage
 from caviar.cli.rows import flat_row, study_row, trial_row
 from caviar.cli.tables import print_table, sparkline
-from caviar.errors import QueryError, SettingsError, TrialNotFound
+from caviar.errors import QueryError, SettingsError
 from caviar.records import Trial
 from caviar.storage import Storage
 
@@ -65,13 +65,11 @@ def print_trials(
 def print_study_or_trial(name: str, as_json: bool, url: str | None) -> int:
     """Print a study's state and best trial, or one trial with its curve."""
     study, slash, number = name.rpartition("/")
-    if slash and not number.isascii() | number.isdigit():
+    if slash and not (number.isascii() and number.isdigit() and len(number) < 19):
         raise SettingsError(f"a trial is named STUDY/NUMBER, found {name!r}")
     storage = make_storage(url, create=False)
     try:
         if slash:
-            if not number.isdigit():
-                raise TrialNotFound(f"a trial is named STUDY/NUMBER, found {name!r}")
             _print_trial(storage, study, int(number), as_json)
         else:
             _print_study(storage, name, as_json)
