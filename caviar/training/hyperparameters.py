@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -32,7 +33,8 @@ class Range:
             return False
         above = value >= self.low if self.low_included else value > self.low
         below = value <= self.high if self.high_included else value < self.high
-        return above and below and math.isfinite(value)
+        # not math.isfinite(), which fails on whole numbers that no float holds
+        return above and below and abs(value) <= sys.float_info.max
 
     def __str__(self) -> str:
         left = "[" if self.low_included else "("
@@ -86,6 +88,8 @@ class Hyperparameters:
         """
         for name, value in params.items():
             check_param(name, value)
+        # a whole number where any is allowed, as 1 for 1.0, would overflow elsewhere than a float does
+        params = {name: float(value) if _is_float(name) else value for name, value in params.items()}
         sizes = params.get("hidden_units")
         if isinstance(sizes, str):
             layers = len(_parse_sizes(sizes))
@@ -122,7 +126,7 @@ def check_param(name: str, value: Any) -> None:
     """
     allowed = PARAMS.get(name)
     if allowed is None:
-        close = get_close_matches(name, PARAMS, 1)
+        close = get_close_matches(str(name), PARAMS, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ParamsError(f"unknown param {name!r} (known: {', '.join(PARAMS)}){hint}")
     if name == "hidden_units" and isinstance(value, str):
@@ -132,8 +136,14 @@ def check_param(name: str, value: Any) -> None:
         raise ParamsError(f"{name} must be {expected}, found {value!r}")
 
 
+def _is_float(name: str) -> bool:
+    allowed = PARAMS[name]
+    return isinstance(allowed, Range) and allowed.kind is float
+
+
 def _parse_sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in text.split("-"))
+    # more digits than any size has are not read: Python refuses the longest
+    sizes = tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 9 else 0 for part in text.split("-"))
     if len(sizes) > MAX_LAYERS or any(size not in PARAMS["hidden_units"] for size in sizes):
         raise ParamsError(
             f"hidden_units must be a whole number, or at most {MAX_LAYERS} of them as in '128-64', found {text!r}"
