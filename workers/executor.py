@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from caviar.errors import ExecutorError, SliceLost
@@ -57,6 +58,8 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, address: str | None = None, n_workers: int | None = None) -> None:
+        if _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
         import ray
 
         self._fixed_workers = n_workers
@@ -114,6 +117,12 @@ class RayExecutor(Executor):
         ray.shutdown()
 
 
+def _has_token() -> bool:
+    """Return whether this user has a token for Ray clusters, in any of the places where Ray looks for it."""
+    places = [os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token"]
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or any(place and Path(place).is_file() for place in places)
+
+
 def _train(slice: Slice, data: Dataset) -> list[TrialOutcome]:
     from caviar.execution.worker import run_slice
 
@@ -140,7 +149,8 @@ def _connect(ray: Any, settings: dict[str, Any], address: str | None) -> None:
         thread.join(_CONNECT_TIMEOUT_S)
         if thread.is_alive():
             raise ExecutorError(
-                f"no Ray cluster answers at {address!r} within {_CONNECT_TIMEOUT_S:g} s; check the address"
+                f"no Ray cluster answers at {address!r} within {_CONNECT_TIMEOUT_S:g} s; check the address, "
+                "and that RAY_AUTH_MODE and the token are the cluster's"
             )
     if failure:
         where = "start" if address is None else f"join the cluster at {address!r}"

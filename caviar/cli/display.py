@@ -6,7 +6,7 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -69,27 +69,28 @@ def _line(progress: SweepProgress) -> str:
     return ", ".join(parts)
 
 
-def _block(progress: SweepProgress, metric: str) -> Table:
+def _block(progress: SweepProgress, metric: str) -> Group:
     ended = progress.n_complete + progress.n_failed
-    block = Table.grid(padding=(0, 2))
+    bar = Table.grid(padding=(0, 2))
     left = "" if progress.seconds_left is None else f"{_duration(progress.seconds_left)} left"
-    block.add_row(
+    bar.add_row(
         f"{ended}/{progress.n_trials}",
         ProgressBar(total=progress.n_trials, completed=ended, width=40),
         Text(f"{progress.trials_per_second:.1f} trials/s", style="bold"),
         Text(left, style="cyan"),
     )
     failed = Text(f"{progress.n_failed} failed", style="red" if progress.n_failed else "dim")
-    running = f"{progress.n_running} running on {progress.n_workers} workers"
-    block.add_row("", Text.assemble(f"{progress.n_complete} done, {running}, ", failed))
+    running = f"{progress.n_complete} done, {progress.n_running} running on {progress.n_workers} workers, "
+    lines: list[Table | Text] = [bar, Text.assemble(running, failed)]
     best = progress.best
     if best and best.value is not None:
-        params = ", ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in best.params.items()
-        )
-        block.add_row("best", Text(f"{metric} {best.value:.4f}", style="bold green"), Text(best.name))
-        block.add_row("", Text(params, style="dim"))
-    return block
+        lines.append(Text.assemble("best ", (f"{metric} {best.value:.4f}", "bold green"), f" {best.name}"))
+        lines.append(Text(", ".join(f"{name} {_short(value)}" for name, value in best.params.items()), style="dim"))
+    return Group(*lines)
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _duration(seconds: float) -> str:
