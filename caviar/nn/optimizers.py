@@ -24,7 +24,7 @@ ADAM_BETA2 = 0.999
 OPTIMIZER_EPSILON = 1e-8
 
 #: (parameters P, gradient P, moments K,P, scratch P, step counted from 1, learning rate, momentum) -> None
-Update = Callable[[Array, Array, Array, Array, int, float, float], None]
+UpdateFunction = Callable[[Array, Array, Array, Array, int, float, float], None]
 
 
 def sgd(
@@ -84,4 +84,4 @@ def adam(
     parameters -= scratch
 
 
-UPDATES: dict[str, Update] = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam}
+UPDATES: dict[str, UpdateFunction] = {"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam}

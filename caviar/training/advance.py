@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from caviar.errors import DataError, ParamsError
 from caviar.nn.initial import Key, epoch_order, initial_parameters
 from caviar.nn.kernel import Kernel, Update
+from caviar.nn.network import Network
 from caviar.nn.optimizers import N_MOMENTS
 from caviar.records import EPOCH_METRICS, Params, Reports
+from caviar.training.base import Progress
 from caviar.training.dataset import Dataset
 from caviar.training.hyperparameters import Hyperparameters
 from caviar.training.state import Point, TrainState
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What `advance` returns: the next state, a report for each epoch completed on the way, and how it ended."""
-
-    state: TrainState
-    reports: Reports
-    #: The epoch (counted from 1) in which the loss became NaN or infinite; None where it did not.
-    diverged_at: int | None = None
 
 
 def initial_state(key: Key, params: Params, data: Dataset) -> TrainState:
@@ -36,6 +28,7 @@ def initial_state(key: Key, params: Params, data: Dataset) -> TrainState:
 
     Raises:
         ParamsError: the params are not valid.
+        SettingsError: a number of the key is out of bounds.
     """
     hyper = Hyperparameters.from_params(params)
     network = hyper.network(data.n_features, data.n_classes)
@@ -47,7 +40,9 @@ def initial_state(key: Key, params: Params, data: Dataset) -> TrainState:
     )
 
 
-def advance(state: TrainState, params: Params, data: Dataset, until: int | Point, *, kernel: Kernel) -> Progress:
+def advance(
+    state: TrainState, params: Params, data: Dataset, until: int | Point, *, kernel: Kernel
+) -> Progress[TrainState]:
     """Train to the end of an epoch, or to any mini-batch.
 
     Pure: the arguments are not changed, and what comes back depends on them alone. Stopping anywhere and going on gives
@@ -62,14 +57,18 @@ def advance(state: TrainState, params: Params, data: Dataset, until: int | Point
         kernel: does the arithmetic.
 
     Returns:
-        The progress. A loss that is not finite ends training at once; the epoch it happened in gives no report.
+        The progress. A loss that is not finite ends training at once; the epoch it happened in gives no report. A point
+        beyond the last mini-batch of its epoch is that epoch's end; one that lies behind the state changes nothing.
 
     Raises:
-        ParamsError: the params are not valid.
+        ParamsError: the params are not valid, or not of the network or optimizer that the state was made for.
+        DataError: the data has fewer than two examples to train on, none to validate on, or another dtype than the
+            state.
     """
     hyper = Hyperparameters.from_params(params)
     network = hyper.network(data.n_features, data.n_classes)
-    last_epoch, last_batch = (until, 0) if isinstance(until, int) else until
+    _check(state, hyper, network, data)
+    last_epoch, last_batch = until if isinstance(until, tuple) else (until, 0)
     # this call's own arrays, changed in place; the caller's stay as they are
     parameters, moments, running = state.parameters.copy(), state.moments.copy(), state.running.copy()
     epoch, position, batch, step = state.epoch, state.position, state.batch, state.step
@@ -83,14 +82,15 @@ def advance(state: TrainState, params: Params, data: Dataset, until: int | Point
         end = len(x) if epoch < last_epoch else min(len(x), position + (last_batch - batch) * batch_size)
         update = Update(hyper.optimizer, hyper.learning_rate_at(epoch), hyper.momentum, hyper.l2)
         order = epoch_order(state.key, epoch, len(x))[position:end]
-        loss, n_updates = kernel.train(network, parameters, moments, running, step, x, y, order, batch_size, update)
+        loss_sum, n_updates = kernel.train(
+            network, parameters, moments, running, step, x, y, order, batch_size, update, loss_sum
+        )
         step += n_updates
         batch += n_updates
-        loss_sum += loss
         n_trained = min(n_updates * batch_size, len(order))
         n_examples += n_trained
         position += n_trained
-        if not math.isfinite(loss):
+        if not math.isfinite(loss_sum):
             diverged_at = epoch + 1
             break
         if len(x) - position >= 2:
@@ -118,6 +118,24 @@ def advance(state: TrainState, params: Params, data: Dataset, until: int | Point
     )
     values = np.array(rows, np.float64).reshape(len(rows), len(EPOCH_METRICS))  # E,3
     return Progress(state, Reports(epoch - len(rows) + 1, EPOCH_METRICS, values), diverged_at)
+
+
+def _check(state: TrainState, hyper: Hyperparameters, network: Network, data: Dataset) -> None:
+    """Refuse arguments that do not belong together, before the kernel meets them."""
+    shapes = [(network.n_parameters,), (N_MOMENTS[hyper.optimizer], network.n_parameters), (2, network.n_units)]
+    found = [state.parameters.shape, state.moments.shape, state.running.shape]
+    if found != shapes:
+        raise ParamsError(
+            f"the state was made for another network or optimizer: expected shapes {shapes} for "
+            f"{hyper.optimizer} on layers {network.layer_sizes}, found {found}; keep hidden_units, layers and optimizer"
+        )
+    if state.parameters.dtype != data.dtype:
+        raise DataError(f"expected data in {state.parameters.dtype} as the state is, found {data.dtype}; load it so")
+    if len(data.train) < 2 or not len(data.validation):
+        raise DataError(
+            "expected at least 2 examples to train on and 1 to validate on, "
+            f"found {len(data.train)} and {len(data.validation)}; add examples"
+        )
 
 
 def test_metrics(state: TrainState, params: Params, data: Dataset, *, kernel: Kernel) -> dict[str, float]:

@@ -1,0 +1,138 @@
+"""Checkpoints: a state on disk from which training goes on bit for bit (safetensors; nothing is ever unpickled)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from caviar.errors import CheckpointError
+from caviar.records import Params
+from caviar.training.state import TrainState, state_from_arrays, state_to_arrays
+
+#: Raised whenever an older caviar could misread what a newer one wrote.
+FORMAT_VERSION = "1"
+
+#: Metadata that `write_arrays` adds to the caller's.
+_VERSION, _CHECKSUM = "caviar_checkpoint", "sha256"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """What a checkpoint of the built-in network holds."""
+
+    state: TrainState
+    #: The params that it was trained with last.
+    params: Params
+
+
+def save_checkpoint(path: Path, state: TrainState, params: Params) -> None:
+    """Write a checkpoint of the built-in network.
+
+    Promises: afterwards `path` is the new checkpoint, on the disk itself; until then, and where writing fails at any
+    stage, it is what it was before.
+
+    Raises:
+        CheckpointError: the file could not be written.
+    """
+    arrays, metadata = state_to_arrays(state)
+    write_arrays(path, arrays, {**metadata, "params": json.dumps(dict(params))})
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of the built-in network.
+
+    Raises:
+        CheckpointError: the file is missing, torn, altered, of another format version, or not of the built-in network.
+    """
+    arrays, metadata = read_arrays(path)
+    try:
+        return Checkpoint(state=state_from_arrays(arrays, metadata), params=json.loads(metadata["params"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is not a checkpoint of the built-in network ({type(error).__name__}: {error}); "
+            "load it with the trainable that wrote it"
+        ) from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write named arrays with metadata as one safetensors file, whole or not at all; for any trainable.
+
+    Raises:
+        CheckpointError: the file could not be written; what `path` was before is untouched.
+    """
+    whole = {**metadata, _VERSION: FORMAT_VERSION}
+    whole[_CHECKSUM] = _checksum(arrays, whole)
+    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=whole)
+    # os.replace is atomic only within one file system: write beside the target
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise CheckpointError(f"could not write the checkpoint {str(path)!r}: {error.strerror or error}") from error
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays and metadata of a file that `write_arrays` wrote, once its checksum is found right.
+
+    Raises:
+        CheckpointError: the file is missing, torn, altered, or of another format version.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            metadata = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {str(path)!r}") from error
+    except OSError as error:
+        raise CheckpointError(f"could not read the checkpoint {str(path)!r}: {error}") from error
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{str(path)!r} is not a whole checkpoint ({error}); use an earlier one") from error
+    version = metadata.get(_VERSION)
+    if version is None:
+        raise CheckpointError(f"{str(path)!r} is a safetensors file, but no checkpoint of caviar")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"expected {str(path)!r} in checkpoint format {FORMAT_VERSION}, found {version!r}; "
+            "load it with the caviar that wrote it"
+        )
+    if metadata.pop(_CHECKSUM, None) != _checksum(arrays, metadata):
+        raise CheckpointError(f"{str(path)!r} was altered: its checksum does not match; use an earlier checkpoint")
+    del metadata[_VERSION]
+    return arrays, metadata
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 over metadata, names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        digest.update(np.asarray(array, order="C").data.cast("B") if array.size else b"")
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
