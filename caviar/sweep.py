@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from caviar.errors import SliceLost, SweepBroken
+from caviar.errors import ExecutorError, SliceLost, SweepBroken
 from caviar.execution.base import Executor, Job, Slice, TrialOutcome, TrialTask
 from caviar.execution.planner import Planner
 from caviar.records import Direction, Reason, StudySpec, Trial, TrialResult, TrialState
@@ -138,6 +138,9 @@ class _Sweep:
             if not interrupted:
                 self._judge_best()
             return SweepResult(progress=self._progress(), interrupted=interrupted)
+        except ExecutorError:
+            self._flush()  # what the workers did give back is kept
+            raise
         finally:
             self.storage.release_lease(self.spec.name, self.owner)
 
@@ -156,7 +159,11 @@ class _Sweep:
         self.next_number = last[0].number + 1
         unfinished = self.storage.trials(self.spec.name, where="state = 'WAITING' or state = 'RUNNING'")
         # a trial with a parent belongs to panda mode
-        self._fill([trial for trial in unfinished if trial.parent is None])
+        unfinished = [trial for trial in unfinished if trial.parent is None]
+        n_running = sum(trial.state is TrialState.RUNNING for trial in unfinished)
+        self.counts[TrialState.RUNNING] -= n_running  # nobody trains them now: they wait, like the others
+        self.counts[TrialState.WAITING] += n_running
+        self._fill(unfinished)
 
     def _sample(self) -> None:
         """Add the next block of trials, up to the budget, to the database and to the pool."""
@@ -276,7 +283,7 @@ class _Sweep:
             self._flush()
             raise SweepBroken(
                 f"the first {len(self.first_errors)} trials all failed alike ({trial.error}); see "
-                f"`caviar show {trial.name}`, mend the space or the data, and run the same command again"
+                f"`caviar show {trial.name}`, then mend the space or the data under another study name"
             )
 
     def _flush_when_due(self) -> None:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from caviar.bootstrap import make_storage
-from caviar.cli.rows import flat_row, study_row, trial_row
+from caviar.cli.rows import CSV_COLUMNS, flat_row, study_row, trial_row
 from caviar.cli.tables import print_table, sparkline
 from caviar.errors import QueryError, SettingsError
 from caviar.records import Trial
@@ -52,7 +52,7 @@ def print_trials(
         print(json.dumps([trial_row(trial) for trial in trials]))
     elif format == "csv":
         rows = [flat_row(trial) for trial in trials]
-        writer = csv.DictWriter(sys.stdout, _columns(rows), lineterminator="\n")
+        writer = csv.DictWriter(sys.stdout, _columns(rows) or CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     elif format == "parquet":

@@ -27,6 +27,22 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     }
 
 
+#: The columns that each trial has in CSV and Parquet, before those of its params and metrics.
+CSV_COLUMNS = (
+    "study",
+    "number",
+    "state",
+    "value",
+    "epoch",
+    "seconds",
+    "started_at",
+    "finished_at",
+    "parent",
+    "reason",
+    "error",
+)
+
+
 def flat_row(trial: Trial) -> dict[str, Any]:
     """Return a trial with one column for each param and metric, as `params.NAME` and `metrics.NAME`."""
     row = trial_row(trial)

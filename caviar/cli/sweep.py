@@ -38,6 +38,8 @@ def run_sweep(
     """Run a sweep to its end, or until Ctrl-C; return the exit code."""
     if n_trials < 1:
         raise SettingsError(f"trials must be at least 1, found {n_trials}")
+    if n_workers is not None and n_workers < 0:
+        raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
     search_space = SearchSpace.from_toml(space) if space else None
     study = create_study(
         name,
