@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from caviar.training.dataset import Dataset
 
 from caviar.data import load_dataset, resolve
+from caviar.training.dataset import Dataset
 
 Write = Callable[..., Path]
 Load = Callable[..., Dataset]

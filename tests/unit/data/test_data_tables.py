@@ -12,13 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from caviar.training.dataset import Dataset
 
 from caviar.data import load_dataset, resolve
 from caviar.data.files import read_csv, read_parquet
 from caviar.data.raw import RawData
 from caviar.data.tables import encode_table
 from caviar.errors import DataError
+from caviar.training.dataset import Dataset
 
 Write = Callable[..., Path]
 Load = Callable[..., Dataset]
