@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caviar.nn.initial import initial_parameters
-from caviar.nn.kernel import KERNELS, Update, choose_kernel
+from caviar.nn.kernel import KERNELS, RUNNING_WEIGHT, Update, choose_kernel
 from caviar.nn.layers import BATCH_NORM_EPSILON
 from caviar.nn.network import Network
 from caviar.nn.optimizers import N_MOMENTS, OPTIMIZER_EPSILON, RMSPROP_DECAY
@@ -36,6 +36,11 @@ def torch_model(network: Network, parameters: np.ndarray):
     return torch.nn.Sequential(*modules, last)
 
 
+def norms_of(model) -> list:
+    """Return the batch-norm layers, from the bottom up."""
+    return [module for module in model if isinstance(module, torch.nn.BatchNorm1d)]
+
+
 def torch_optimizer(name: str, model):
     """Return PyTorch's form of an optimizer; L2 is on weight matrices only."""
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -57,11 +62,13 @@ def torch_optimizer(name: str, model):
 @pytest.mark.parametrize("kernel_name", KERNELS)
 @pytest.mark.parametrize("optimizer", sorted(N_MOMENTS))
 def test_twenty_steps_agree_with_torch(kernel_name: str, optimizer: str) -> None:
-    """Weights, gammas, betas and losses agree after 20 steps on 20 mini-batches."""
+    """Weights, gammas, betas, losses and running statistics agree after 20 steps on 20 mini-batches."""
     rng = np.random.default_rng(11)
     network = Network(SIZES)
     parameters = initial_parameters(network, (5, 6), "float64")
     model = torch_model(network, parameters.copy())
+    for norm in norms_of(model):
+        norm.running_var.zero_()  # as ours: both averages start at zero
     x, y = rng.standard_normal((M * STEPS, SIZES[0])), rng.integers(0, SIZES[-1], M * STEPS)
 
     torch_step = torch_optimizer(optimizer, model)
@@ -84,3 +91,31 @@ def test_twenty_steps_agree_with_torch(kernel_name: str, optimizer: str) -> None
     assert n == STEPS
     assert loss_sum == pytest.approx(torch_loss, rel=TOLERANCE)
     assert parameters == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE)
+    # PyTorch averages the unbiased variance, divided by M - 1; ours is divided by M
+    means = np.concatenate([norm.running_mean.numpy() for norm in norms_of(model)])
+    variances = np.concatenate([norm.running_var.numpy() for norm in norms_of(model)]) * (M - 1) / M
+    assert running == pytest.approx(np.stack([means, variances]), rel=TOLERANCE, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("kernel_name", KERNELS)
+def test_evaluation_agrees_with_torch(kernel_name: str) -> None:
+    """Given the corrected running statistics, PyTorch in evaluation mode has the same loss and accuracy."""
+    rng = np.random.default_rng(12)
+    network = Network(SIZES)
+    parameters = initial_parameters(network, (5, 7), "float64")
+    running, step = rng.random((2, network.n_units)), 3
+    x, y = rng.standard_normal((600, SIZES[0])), rng.integers(0, SIZES[-1], 600)
+
+    loss, accuracy = choose_kernel(kernel_name).evaluate(network, parameters, running, step, x, y)
+
+    model, start = torch_model(network, parameters).eval(), 0
+    for norm in norms_of(model):
+        units = slice(start, start + norm.num_features)
+        start = units.stop
+        mean, variance = running[:, units] / (1 - RUNNING_WEIGHT**step)
+        norm.running_mean, norm.running_var = torch.tensor(mean), torch.tensor(variance)
+    with torch.no_grad():
+        scores = model(torch.tensor(x))
+        expected = torch.nn.functional.cross_entropy(scores, torch.tensor(y)).item()
+    assert loss == pytest.approx(expected, rel=TOLERANCE)
+    assert accuracy == np.mean(scores.argmax(dim=1).numpy() == y)
