@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caviar.nn.initial import initial_parameters
-from caviar.nn.kernel import KERNELS, RUNNING_WEIGHT, Update, choose_kernel
+from caviar.nn.kernel import RUNNING_WEIGHT, Kernel, Update
 from caviar.nn.layers import BATCH_NORM_EPSILON
 from caviar.nn.network import Network
 from caviar.nn.optimizers import N_MOMENTS, OPTIMIZER_EPSILON, RMSPROP_DECAY
@@ -59,9 +59,8 @@ def torch_optimizer(name: str, model):
     return optimizer
 
 
-@pytest.mark.parametrize("kernel_name", KERNELS)
 @pytest.mark.parametrize("optimizer", sorted(N_MOMENTS))
-def test_twenty_steps_agree_with_torch(kernel_name: str, optimizer: str) -> None:
+def test_twenty_steps_agree_with_torch(kernel: Kernel, optimizer: str) -> None:
     """Weights, gammas, betas, losses and running statistics agree after 20 steps on 20 mini-batches."""
     rng = np.random.default_rng(11)
     network = Network(SIZES)
@@ -83,9 +82,7 @@ def test_twenty_steps_agree_with_torch(kernel_name: str, optimizer: str) -> None
     moments = np.zeros((N_MOMENTS[optimizer], len(parameters)))
     running = np.zeros((2, network.n_units))
     update = Update(optimizer, LEARNING_RATE, MOMENTUM, L2)
-    loss_sum, n = choose_kernel(kernel_name).train(
-        network, parameters, moments, running, 0, x, y, np.arange(len(x)), M, update
-    )
+    loss_sum, n = kernel.train(network, parameters, moments, running, 0, x, y, np.arange(len(x)), M, update)
 
     expected = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
     assert n == STEPS
@@ -97,8 +94,7 @@ def test_twenty_steps_agree_with_torch(kernel_name: str, optimizer: str) -> None
     assert running == pytest.approx(np.stack([means, variances]), rel=TOLERANCE, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("kernel_name", KERNELS)
-def test_evaluation_agrees_with_torch(kernel_name: str) -> None:
+def test_evaluation_agrees_with_torch(kernel: Kernel) -> None:
     """Given the corrected running statistics, PyTorch in evaluation mode has the same loss and accuracy."""
     rng = np.random.default_rng(12)
     network = Network(SIZES)
@@ -106,7 +102,7 @@ def test_evaluation_agrees_with_torch(kernel_name: str) -> None:
     running, step = rng.random((2, network.n_units)), 3
     x, y = rng.standard_normal((600, SIZES[0])), rng.integers(0, SIZES[-1], 600)
 
-    loss, accuracy = choose_kernel(kernel_name).evaluate(network, parameters, running, step, x, y)
+    loss, accuracy = kernel.evaluate(network, parameters, running, step, x, y)
 
     model, start = torch_model(network, parameters).eval(), 0
     for norm in norms_of(model):

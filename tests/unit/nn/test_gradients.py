@@ -7,18 +7,12 @@ import pytest
 
 from caviar.nn import layers
 from caviar.nn.initial import initial_parameters
-from caviar.nn.kernel import KERNELS, RUNNING_WEIGHT, Kernel, Update, choose_kernel
+from caviar.nn.kernel import RUNNING_WEIGHT, Kernel, Update
 from caviar.nn.network import Network
 
 #: Central differences of step 1e-6 in float64 are good to about 1e-9; losses here are of order 1.
 TOLERANCE = 1e-7
 STEP = 1e-6
-
-
-@pytest.fixture(params=KERNELS)
-def kernel(request: pytest.FixtureRequest) -> Kernel:
-    """Each kernel in turn."""
-    return choose_kernel(request.param)
 
 
 def directional(function, x: np.ndarray, direction: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caviar.errors import ParamsError
-from caviar.nn.kernel import KERNELS, Kernel, choose_kernel
+from caviar.nn.kernel import Kernel
 from caviar.nn.optimizers import N_MOMENTS
 from caviar.training.advance import Progress, advance, initial_state, test_metrics
 from caviar.training.dataset import Dataset, Examples
@@ -14,12 +14,6 @@ from caviar.training.hyperparameters import Hyperparameters
 from caviar.training.state import TrainState
 
 test_metrics.__test__ = False  # type: ignore[attr-defined]  # a product function, not a test
-
-
-@pytest.fixture(params=KERNELS)
-def kernel(request: pytest.FixtureRequest) -> Kernel:
-    """Each kernel in turn."""
-    return choose_kernel(request.param)
 
 
 def make_data(n: int = 37, n_features: int = 5, n_classes: int = 3, dtype: str = "float32") -> Dataset:
