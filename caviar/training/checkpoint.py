@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
     whole = {**metadata, _VERSION: FORMAT_VERSION}
     whole[_CHECKSUM] = _checksum(arrays, whole)
     content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=whole)
-    # os.replace is atomic only within one file system: write beside the target
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # os.replace is atomic only within one file system: write beside the target, under a name that no other thread,
+    # process or machine writes to
+    beside = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
     try:
         try:
             with beside.open("wb") as file:
