@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,8 +59,9 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, address: str | None = None, n_workers: int | None = None) -> None:
-        if _has_token():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
+        # Ray reads the mode when it is imported; for a cluster that it starts, it finds the token by itself
+        if address is not None and "ray" not in sys.modules and _has_token():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         import ray
 
         self._fixed_workers = n_workers
