@@ -139,7 +139,14 @@ def _check(state: TrainState, hyper: Hyperparameters, network: Network, data: Da
 
 
 def test_metrics(state: TrainState, params: Params, data: Dataset, *, kernel: Kernel) -> dict[str, float]:
-    """Return `test_loss` and `test_accuracy` of a state: for the one trial that is chosen, not for choosing."""
+    """Return `test_loss` and `test_accuracy` of a state: for the one trial that is chosen, not for choosing.
+
+    Raises:
+        ParamsError: the params are not valid.
+        DataError: the data has no examples to test on.
+    """
+    if not len(data.test):
+        raise DataError("expected examples to test on, found none; add examples")
     network = Hyperparameters.from_params(params).network(data.n_features, data.n_classes)
     loss, accuracy = kernel.evaluate(network, state.parameters, state.running, state.step, data.test.x, data.test.y)
     return {"test_loss": loss, "test_accuracy": accuracy}

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from caviar.errors import DataError, ParamsError
 from caviar.nn.kernel import Kernel
 from caviar.nn.optimizers import N_MOMENTS
 from caviar.training.advance import advance, initial_state
+from caviar.training.advance import test_metrics as metrics_on_test
 from caviar.training.dataset import Dataset, Examples
 from caviar.training.state import TrainState
 
@@ -176,3 +178,29 @@ def test_a_branch_sees_the_mini_batches_of_its_parent_until_its_params_differ(ke
 
     assert np.array_equal(advance(parent, params, data, 2, kernel=kernel).state.parameters, same.parameters)
     assert not np.array_equal(other.parameters, same.parameters)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_part_without_examples_is_refused(kernel: Kernel, part: str) -> None:
+    """Each part is needed where it is used, and the message says that none were found."""
+    data = make_data()
+    data = replace(data, **{part: Examples(data.train.x[:0], data.train.y[:0])})
+    state = initial_state((1, 1), {}, data)
+
+    with pytest.raises(DataError, match=r"found (0|none|\d+ and 0)"):
+        if part == "test":
+            metrics_on_test(state, {}, data, kernel=kernel)
+        else:
+            advance(state, {}, data, 1, kernel=kernel)
+
+
+def test_data_or_params_of_another_model_are_refused(kernel: Kernel) -> None:
+    """A state does not go on in another dtype, network or optimizer; it says which, and is not changed."""
+    data, params = make_data(), {"optimizer": "adam", "hidden_units": 6}
+    state = initial_state((1, 1), params, data)
+
+    with pytest.raises(DataError, match="expected data in float32 as the state is, found float64"):
+        advance(state, params, make_data(dtype="float64"), 1, kernel=kernel)
+    for other in ({"optimizer": "sgd"}, {"hidden_units": 7}, {"layers": 1}):
+        with pytest.raises(ParamsError, match="keep hidden_units, layers and optimizer"):
+            advance(state, {**params, **other}, data, 1, kernel=kernel)
