@@ -204,3 +204,39 @@ def test_data_or_params_of_another_model_are_refused(kernel: Kernel) -> None:
     for other in ({"optimizer": "sgd"}, {"hidden_units": 7}, {"layers": 1}):
         with pytest.raises(ParamsError, match="keep hidden_units, layers and optimizer"):
             advance(state, {**params, **other}, data, 1, kernel=kernel)
+
+
+def test_the_learning_rate_decays_epoch_by_epoch(kernel: Kernel) -> None:
+    """With a decay of 1 the second epoch moves as far as one with half the learning rate; the first is not decayed."""
+    data, plain = make_data(), {"batch_size": 8, "learning_rate": 0.1}
+    state = initial_state((1, 1), plain, data)
+
+    first = advance(state, {**plain, "learning_rate_decay": 1.0}, data, 1, kernel=kernel).state
+    second = advance(first, {**plain, "learning_rate_decay": 1.0}, data, 2, kernel=kernel).state
+
+    halved = advance(first, {**plain, "learning_rate": 0.05}, data, 2, kernel=kernel).state
+    assert np.array_equal(first.parameters, advance(state, plain, data, 1, kernel=kernel).state.parameters)
+    assert np.array_equal(second.parameters, halved.parameters)
+
+
+def test_each_epoch_has_its_own_order(kernel: Kernel) -> None:
+    """The same weights meet other mini-batches in the second epoch, so that one update moves them elsewhere."""
+    data, params = make_data(), {"batch_size": 8, "optimizer": "sgd"}
+    state = initial_state((1, 1), params, data)
+
+    in_first = advance(state, params, data, (0, 1), kernel=kernel).state
+    in_second = advance(replace(state, epoch=1), params, data, (1, 1), kernel=kernel).state
+
+    assert not np.array_equal(in_first.parameters, in_second.parameters)
+
+
+def test_huge_scores_in_a_kernel_do_not_overflow(kernel: Kernel) -> None:
+    """Output biases of 0, 0 and 1e4 cost 1e4 for each example that is not of the last class."""
+    data, params = make_data(), {"layers": 0, "batch_size": 8}
+    state = initial_state((1, 1), params, data)
+    parameters = np.zeros_like(state.parameters)
+    parameters[-1] = 1e4
+
+    metrics = metrics_on_test(replace(state, parameters=parameters), params, data, kernel=kernel)
+
+    assert metrics == pytest.approx({"test_loss": 1e4 * 2 / 3, "test_accuracy": 1 / 3})
