@@ -5,9 +5,16 @@ SQLAlchemy is imported when a database is opened, not with this package, so that
 
 from __future__ import annotations
 
-from caviar.storage.base import Storage
+from typing import TYPE_CHECKING
 
-__all__ = ["Storage", "open_storage", "upgrade"]
+from caviar.storage.base import Storage, StudyNotes
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from caviar.storage.readonly import SqlResult
+
+__all__ = ["Storage", "StudyNotes", "open_storage", "optuna_storage", "run_sql", "upgrade"]
 
 
 def open_storage(url: str, *, create: bool = True) -> Storage:
@@ -46,3 +53,33 @@ def upgrade(url: str) -> tuple[str | None, str]:
     from caviar.storage.version import upgrade as run
 
     return run(url)
+
+
+def optuna_storage(url: str) -> BaseStorage:
+    """Return the same database as a storage for Optuna: `optuna.load_study(study_name=..., storage=...)`.
+
+    Raises:
+        StorageVersionError: its schema is older or newer than this caviar's.
+        StorageError: the URL is not valid, or the database cannot be reached or used.
+    """
+    from caviar.storage.optuna_storage import OptunaStorage
+
+    return OptunaStorage(url)
+
+
+def run_sql(url: str, sql: str, *, limit: int = 1000, timeout_s: float = 30.0) -> SqlResult:
+    """Run one SQL statement that reads (`caviar sql`), best over the views `v_trials`, `v_best`, `v_reports`, ...
+
+    Args:
+        url: URL of the storage.
+        sql: one statement, `select ...`.
+        limit: return at most so many rows.
+        timeout_s: give up after so many seconds.
+
+    Raises:
+        QueryError: it writes, is more than one statement, is not valid, or takes too long.
+        StorageError: the database cannot be read.
+    """
+    from caviar.storage.readonly import run_sql as run
+
+    return run(url, sql, limit=limit, timeout_s=timeout_s)

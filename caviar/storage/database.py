@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import create_engine, event, exc, make_url
 from sqlalchemy.engine import URL, Connection, Engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from caviar.errors import StorageError
 
@@ -22,6 +24,8 @@ BUSY_TIMEOUT_S = 60.0
 
 _CONNECT_TIMEOUT_S = 10
 _RETRIES = 8
+#: A connection to Postgres that was not used for longer is tested before it is used.
+_IDLE_S = 2.0
 _EXAMPLES = "sqlite:///caviar.db or postgresql://user:password@host/database"
 
 T = TypeVar("T")
@@ -79,10 +83,14 @@ class Database:
             self.path = _sqlite_path(self.url, self.shown, create)
             self._engine = _sqlite_engine(self.url, self.path, read_only)
             self._reader = self._engine
+            self._single = self._engine.execution_options(caviar_single=True)
         else:
             self._engine = _postgres_engine(self.url, read_only)
             # All statements of one read see the same moment.
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # Whoever forgets to close it leaves no open connection behind.
+        weakref.finalize(self, self._engine.dispose)
         self._writer = self._engine.execution_options(caviar_write=True)
         # A database in memory is one connection, which one thread at a time may use.
         self._lock: AbstractContextManager[Any] = (
@@ -98,12 +106,37 @@ class Database:
         """
         return self._run(self._reader, operation, work)
 
-    def write(self, operation: str, work: Callable[[Connection], T]) -> T:
+    def write(self, operation: str, work: Callable[[Connection], T], *, durable: bool = True) -> T:
         """Run `work` in a transaction that is committed when it returns and rolled back when it raises.
 
-        It may be run several times, where the database gives way to another writer.
+        It may be run several times, where the database gives way to another writer. Without `durable`, the last
+        transactions may be lost, whole and in order, when a Postgres server loses power.
         """
-        return self._run(self._writer, operation, work)
+        if durable or self.is_sqlite:
+            return self._run(self._writer, operation, work)
+
+        def lax(connection: Connection) -> T:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            return work(connection)
+
+        return self._run(self._writer, operation, lax)
+
+    def write_one(self, operation: str, sql: str, values: tuple[Any, ...]) -> bool:
+        """Run one statement that writes, as a transaction of its own, which saves two journeys to the server.
+
+        Args:
+            operation: what is being done, for the message.
+            sql: the statement, with `?` for each value, which ends in `RETURNING 1`.
+            values: what is bound.
+
+        Returns:
+            Whether it wrote a row.
+        """
+        if not self.is_sqlite:
+            sql = sql.replace("?", "%s")
+        return self._run(
+            self._single, operation, lambda connection: connection.exec_driver_sql(sql, values).first() is not None
+        )
 
     def _run(self, engine: Engine, operation: str, work: Callable[[Connection], T]) -> T:
         for attempt in range(_RETRIES):
@@ -212,7 +245,10 @@ def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("caviar_write", False)
+        options = connection.get_execution_options()
+        if options.get("caviar_single"):
+            return
+        write = options.get("caviar_write", False)
         # A transaction that reads first and writes later cannot wait for its turn: SQLite must know at once.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -239,7 +275,21 @@ def _postgres_engine(url: URL, read_only: bool) -> Engine:
     connect: dict[str, Any] = {}
     if "connect_timeout" not in url.query:
         connect["connect_timeout"] = _CONNECT_TIMEOUT_S
-    engine = create_engine(url, connect_args=connect, pool_pre_ping=True, pool_size=4, max_overflow=16)
+    engine = create_engine(url, connect_args=connect, pool_size=4, max_overflow=16)
+
+    @event.listens_for(engine, "checkin")
+    def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _test(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        # The server may have been restarted meanwhile. Asking each time would take as long as most statements.
+        if time.monotonic() - record.info.get("used_at", math.inf) > _IDLE_S:
+            try:
+                connection.execute("SELECT 1")
+                connection.rollback()
+            except Exception as error:
+                raise exc.DisconnectionError("the connection is gone") from error
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:

@@ -110,6 +110,10 @@ class Filters:
         self._expression = expression
         return self._compile(where.parse(expression))
 
+    def states_of(self, expression: str) -> frozenset[str] | None:
+        """Return the states that trials which match can have, where the expression says so."""
+        return _states_of(where.parse(expression))
+
     def sort_keys(self, sort: str) -> tuple[list[Sql], bool]:
         """Return what to sort by, most important first, and whether descending.
 
@@ -300,8 +304,9 @@ class Filters:
             number = _without_nan(cast(text, Double))
             is_nan = text == "NaN"
         is_nan = func.coalesce(is_nan, _NEVER)
-        if word == self._known.metric:
-            return Field("number", _trials.score, null(), _trials.score.is_(None), is_nan, False)
+        if word in (self._known.metric, "val_loss"):  # these have columns of their own, and indexes
+            column = _trials.score if word == self._known.metric else _trials.tie
+            return Field("number", column, null(), column.is_(None), is_nan, False)
         return Field("number", number, null(), number.is_(None), is_nan, True)
 
     def _param(self, word: str) -> Field:
@@ -324,6 +329,21 @@ class Filters:
         is_nan = case((kind == "object", exact == "NaN"), else_=_NEVER)
         is_null = or_(kind.is_(None), kind == "null", is_nan)
         return Field("any", number, text, is_null, is_nan, True)
+
+
+def _states_of(test: where.Test) -> frozenset[str] | None:
+    match test:
+        case where.Compare(Name(None, "state"), "=", Value(str(state))):
+            return frozenset((state.upper(),))
+        case where.In(Name(None, "state"), values):
+            return frozenset(str(value.value).upper() for value in values)
+        case where.Both(tests):
+            return next((states for states in map(_states_of, tests) if states is not None), None)
+        case where.Either(tests):
+            parts = [_states_of(part) for part in tests]
+            known = [part for part in parts if part is not None]
+            return frozenset().union(*known) if len(known) == len(parts) else None
+    return None
 
 
 def _without_nan(number: Sql) -> Sql:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, literal_column, select
 from sqlalchemy.engine import Connection, Row
 
+from caviar.records import TrialState
 from caviar.storage import rows, schema
 from caviar.storage.filters import Filters
 
@@ -22,6 +23,7 @@ def find(
     where: str | None = None,
     sort: str | None = None,
     limit: int | None = None,
+    after: int | None = None,
     columns: Sequence[str] = rows.READ,
 ) -> Sequence[Row[Any]]:
     """Return rows of trials.
@@ -34,22 +36,34 @@ def find(
         sort: a name to sort by, descending with a leading `-`; by number where None. Trials without a value there come
             last in both directions; ties are broken by number.
         limit: return at most so many.
+        after: only trials with a number above this; goes with `sort=None`.
         columns: columns of `trials` to return.
 
     Raises:
         QueryError: the expression or the name to sort by is not valid.
     """
     query = select(*(_trials[name] for name in columns))
-    if where is not None:
-        query = query.where(_trials.study_id == study_id, filters.condition(where))
-    elif sort is None:
-        # The primary key holds them in this order.
+    condition = None if where is None else filters.condition(where)
+    states = None if where is None else filters.states_of(where)
+    n_in_states, n_all = _count(connection, study_id, states)
+    if not n_in_states:
+        return []
+    are_rare = n_in_states * 10 < n_all
+    if condition is not None:
+        query = query.where(condition)
+    if after is not None:
+        query = query.where(_trials.id > schema.trial_id(study_id, after))
+    if sort is None and not are_rare:
+        # The primary key holds them in this order: the first that match are found without reading the others.
         query = query.where(_trials.id.between(*schema.trial_ids(study_id)))
-    else:
-        query = query.where(_trials.study_id == study_id)
+        return _fetch(connection, query.order_by(_trials.id), limit)
+    query = query.where(_trials.study_id == study_id)
     if sort is None:
-        return _fetch(connection, query.order_by(_trials.number if where is not None else _trials.id), limit)
+        return _fetch(connection, query.order_by(_trials.number), limit)
     keys, descending = filters.sort_keys(sort)
+    if are_rare:
+        # Else the index of the key would be read to its end for the few that match.
+        keys = [key + literal_column("0") if _has_index(key) else key for key in keys]
     ordered = [key.desc() if descending else key.asc() for key in keys]
     if limit is None or len(keys) > 1:
         return _fetch(connection, query.order_by(*(key.nulls_last() for key in ordered), _trials.number), limit)
@@ -60,6 +74,19 @@ def find(
         missing = query.where(key.is_(None)).order_by(_trials.number)
         found = [*found, *_fetch(connection, missing, limit - len(found))]
     return found
+
+
+def _count(connection: Connection, study_id: int, states: Iterable[str] | None) -> tuple[int, int]:
+    """Return how many trials are in some states (None for all), and how many there are in all."""
+    counts = schema.study_counts
+    row = connection.execute(select(counts).where(counts.c.study_id == study_id)).one()
+    by_state = {state: int(getattr(row, f"n_{state.lower()}")) for state in TrialState}
+    n_all = sum(by_state.values())
+    return (n_all if states is None else sum(by_state[TrialState(state)] for state in states)), n_all
+
+
+def _has_index(key: Any) -> bool:
+    return any(key is column for column in (_trials.score, _trials.tie, _trials.value))
 
 
 def _fetch(connection: Connection, query: Select[Any], limit: int | None) -> Sequence[Row[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from operator import index
@@ -180,6 +180,18 @@ def study_row(spec: StudySpec) -> dict[str, Any]:
         more["data"] = more_data
     row["settings"] = codec.encode_json(more)
     return row
+
+
+def space_text(study: str, space: Mapping[str, Any]) -> str:
+    """Return a search space as JSON.
+
+    Raises:
+        SettingsError: it is not plain, finite data.
+    """
+    try:
+        return json.dumps(dict(space), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"the space of {study!r} must be plain, finite data: {error}") from error
 
 
 def spec_from_row(row: Row[Any], space: str | None) -> StudySpec:

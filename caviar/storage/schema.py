@@ -162,6 +162,7 @@ trials = Table(
     Index("ix_trials_study_id_state_number", "study_id", "state", "number"),
     Index("ix_trials_study_id_value", "study_id", "value", "tie", "number"),
     Index("ix_trials_study_id_score", "study_id", "score", "number"),
+    Index("ix_trials_study_id_tie", "study_id", "tie", "number"),
     Index(
         "ix_trials_parent_id",
         "parent_id",

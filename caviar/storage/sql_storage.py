@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import exc, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from caviar.errors import (
     QueryError,
-    SettingsError,
     StorageError,
-    StudyBusy,
     StudyMismatch,
     StudyNotFound,
     TrialNotFound,
 )
 from caviar.records import Direction, Reports, StudySpec, StudySummary, Trial, TrialResult, TrialState
-from caviar.storage import bulk, codec, queries, rows, schema
-from caviar.storage.base import Storage
+from caviar.storage import admin, bulk, codec, frames, leases, queries, report_rows, rows, schema
+from caviar.storage.base import Storage, StudyNotes
 from caviar.storage.database import Database
 from caviar.storage.filters import Filters, Known, known_metrics
 from caviar.storage.names import NameBook
 from caviar.storage.version import prepare
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _READ_SQL = ", ".join(rows.READ)
-#: More missing epochs between two reports than this are taken for steps, not for epochs.
-_WIDEST_GAP = 1_000_000
 
 
 class StudyKey(NamedTuple):
@@ -77,19 +74,14 @@ class SqlStorage(Storage):
 
     def create_study(self, spec: StudySpec) -> StudySpec:
         row = rows.study_row(spec)
-        try:
-            space = json.dumps(dict(spec.space), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise SettingsError(f"the space of {spec.name!r} must be plain finite data: {error}") from error
+        space = rows.space_text(spec.name, spec.space)
 
         def work(connection: Connection) -> None:
             taken = connection.execute(select(schema.studies.c.id).where(schema.studies.c.name == spec.name))
             if taken.first() is not None:
                 raise StudyMismatch(f"study {spec.name!r} exists already; choose another name, or continue it")
             study_id = insert_study(connection, row)
-            connection.execute(
-                insert(schema.spaces).values(study_id=study_id, version=1, space=space, created_at=row["created_at"])
-            )
+            admin.add_space(connection, study_id, space)
 
         try:
             self._db.write(f"create study {spec.name!r}", work)
@@ -153,7 +145,7 @@ class SqlStorage(Storage):
             reported = []
             for row, result in zip(changed, results, strict=True):
                 if result.reports is not None:
-                    reported.extend(report_rows(row[0], result.reports))
+                    reported.extend(report_rows.to_rows(row[0], result.reports))
             bulk.put_reports(connection, reported)
             self._names.commit(key.id, learnt)
 
@@ -182,9 +174,42 @@ class SqlStorage(Storage):
 
         def work(connection: Connection) -> list[Trial]:
             key = self.study_key(connection, study)
-            filters = Filters(self._known(connection, key), self._db.dialect)
-            found = queries.find(connection, key.id, filters, where=where, sort=sort, limit=limit)
+            found = queries.find(
+                connection, key.id, self._filters(connection, key), where=where, sort=sort, limit=limit
+            )
             return [rows.trial_from_row(row, study) for row in found]
+
+        return self._db.read(f"read trials of {study!r}", work)
+
+    def pages(self, study: str, *, where: str | None = None, size: int = 10_000) -> Iterator[list[Trial]]:
+        if size < 1:
+            raise QueryError(f"a page must hold at least 1 trial, found size = {size!r}")
+        after: int | None = None
+
+        def work(connection: Connection) -> list[Trial]:
+            key = self.study_key(connection, study)
+            filters = self._filters(connection, key)
+            found = queries.find(connection, key.id, filters, where=where, limit=size, after=after)
+            return [rows.trial_from_row(row, study) for row in found]
+
+        while page := self._db.read(f"read trials of {study!r}", work):
+            yield page
+            after = page[-1].number
+
+    def frame(
+        self, study: str, *, where: str | None = None, sort: str | None = None, limit: int | None = None
+    ) -> pd.DataFrame:
+        if limit is not None and limit < 0:
+            raise QueryError(f"limit must not be negative, found {limit!r}")
+
+        def work(connection: Connection) -> pd.DataFrame:
+            key = self.study_key(connection, study)
+            filters = self._filters(connection, key)
+            found = queries.find(
+                connection, key.id, filters, where=where, sort=sort, limit=limit, columns=frames.COLUMNS
+            )
+            params = self._names.known(connection, key.id, "param")
+            return frames.make_frame(found, params, self._names.known(connection, key.id, "metric"))
 
         return self._db.read(f"read trials of {study!r}", work)
 
@@ -208,55 +233,69 @@ class SqlStorage(Storage):
                     raise TrialNotFound(self._no_trial(connection, key, number))
                 return Reports(1, (), np.empty((0, 0)))
             order = self._names.known(connection, key.id, "metric")
-            return _reports_from_rows([(row[0], row[1]) for row in found], order, f"{study}/{number}")
+            return report_rows.from_rows([(row[0], row[1]) for row in found], order, f"{study}/{number}")
 
         return self._db.read(f"read reports of trial {number} of {study!r}", work)
 
-    def acquire_lease(self, study: str, owner: str, ttl_s: float) -> None:
-        if not owner or not codec.is_storable(owner):
-            raise SettingsError(f"the owner of a lease must be a text, not empty and without NUL, found {owner!r}")
-        if not 0.0 < ttl_s < 1e9:
-            raise SettingsError(f"a lease must last more than 0 seconds, found ttl_s = {ttl_s!r}")
-        leases = schema.leases
+    def add_space(self, study: str, space: Mapping[str, Any]) -> int:
+        text = rows.space_text(study, space)
+        return self._db.write(
+            f"add a space to {study!r}",
+            lambda connection: admin.add_space(connection, self.study_key(connection, study).id, text),
+        )
+
+    def rename_study(self, study: str, name: str) -> None:
+        rows.check_study_name(name)
 
         def work(connection: Connection) -> None:
             key = self.study_key(connection, study)
-            now = _now(connection)
-            until = now + timedelta(seconds=ttl_s)
-            new = (sqlite if self._db.is_sqlite else postgresql).insert(leases)
-            # One statement decides and acts: two processes that ask at once cannot both be told yes.
-            taken = connection.execute(
-                new.values(study_id=key.id, owner=owner, acquired_at=now, expires_at=until).on_conflict_do_update(
-                    index_elements=[leases.c.study_id],
-                    set_={name: new.excluded[name] for name in ("owner", "acquired_at", "expires_at")},
-                    where=leases.c.expires_at <= now,
-                ),
-                execution_options={"preserve_rowcount": True},
-            ).rowcount
-            if taken:
+            leases.refuse_held(connection, key.id, study)
+            if name == study:
                 return
-            prolonged = connection.execute(
-                leases.update().where(leases.c.study_id == key.id, leases.c.owner == owner).values(expires_at=until)
-            ).rowcount
-            if not prolonged:
-                lease = connection.execute(select(leases).where(leases.c.study_id == key.id)).one()
-                raise StudyBusy(
-                    f"study {study!r} is being swept by {lease.owner!r} since {_shown(lease.acquired_at)}; "
-                    f"wait until it is done, or, if it has died, until its lease expires at {_shown(lease.expires_at)}"
-                )
+            if connection.execute(select(schema.studies.c.id).where(schema.studies.c.name == name)).first():
+                raise StudyMismatch(f"study {name!r} exists already; choose another name")
+            admin.rename(connection, key.id, name)
 
-        self._db.write(f"acquire the lease of {study!r}", work)
+        self._db.write(f"rename study {study!r}", work)
+
+    def delete_study(self, study: str) -> None:
+        def work(connection: Connection) -> None:
+            key = self.study_key(connection, study)
+            leases.refuse_held(connection, key.id, study)
+            admin.delete(connection, key.id)
+
+        self._db.write(f"delete study {study!r}", work)
+
+    def notes(self, study: str) -> StudyNotes:
+        return self._db.read(
+            f"read the notes of {study!r}",
+            lambda connection: admin.notes(connection, self.study_key(connection, study).id),
+        )
+
+    def annotate(
+        self, study: str, *, note: str | None = None, add_tags: Iterable[str] = (), remove_tags: Iterable[str] = ()
+    ) -> StudyNotes:
+        added = [admin.check_tag(tag) for tag in add_tags]
+        removed = [tag for tag in remove_tags if codec.is_storable(tag)]
+
+        def work(connection: Connection) -> StudyNotes:
+            study_id = self.study_key(connection, study).id
+            admin.annotate(connection, study_id, note, added, removed)
+            return admin.notes(connection, study_id)
+
+        return self._db.write(f"annotate {study!r}", work)
+
+    def acquire_lease(self, study: str, owner: str, ttl_s: float) -> None:
+        leases.check(owner, ttl_s)
+        self._db.write(
+            f"acquire the lease of {study!r}",
+            lambda connection: leases.acquire(
+                connection, self.study_key(connection, study).id, study, owner, timedelta(seconds=ttl_s)
+            ),
+        )
 
     def release_lease(self, study: str, owner: str) -> None:
-        leases = schema.leases
-
-        def work(connection: Connection) -> None:
-            ids = select(schema.studies.c.id).where(schema.studies.c.name == study)
-            connection.execute(
-                leases.delete().where(leases.c.owner == owner, leases.c.study_id == ids.scalar_subquery())
-            )
-
-        self._db.write(f"release the lease of {study!r}", work)
+        self._db.write(f"release the lease of {study!r}", lambda connection: leases.release(connection, study, owner))
 
     def close(self) -> None:
         self._db.close()
@@ -295,12 +334,13 @@ class SqlStorage(Storage):
         has = "it has none yet" if n == 0 else f"it has 0 to {n - 1}"
         return f"study {key.name!r} has no trial {number!r} ({has})"
 
-    def _known(self, connection: Connection, key: StudyKey) -> Known:
+    def _filters(self, connection: Connection, key: StudyKey) -> Filters:
         seen = self._names.known(connection, key.id, "metric")
         params = dict.fromkeys(self._names.known(connection, key.id, "param"))
         spec = self._spec(connection, key.name)
         params.update(dict.fromkeys(spec.space))
-        return Known(key.metric, list(params), known_metrics(key.metric, seen, key.kind))
+        known = Known(key.metric, list(params), known_metrics(key.metric, seen, key.kind))
+        return Filters(known, self._db.dialect)
 
     def _spec(self, connection: Connection, name: str) -> StudySpec:
         key = self.study_key(connection, name)
@@ -369,41 +409,6 @@ def insert_study(connection: Connection, row: dict[str, Any]) -> int:
     return study_id
 
 
-def report_rows(trial_id: int, reports: Reports) -> list[bulk.ReportRow]:
-    """Return reports as rows.
-
-    Raises:
-        StorageError: the shape of the values does not fit the names.
-    """
-    values = np.asarray(reports.values, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != len(reports.metrics):
-        if not values.size:
-            return []
-        raise StorageError(
-            f"reports of {len(reports.metrics)} metrics must have as many columns, found shape {values.shape}"
-        )
-    for name in reports.metrics:
-        codec.check_name("metric", name)
-    texts = codec.encode_report_rows(reports.metrics, values)
-    return [(trial_id, int(reports.first_epoch) + i, text) for i, text in enumerate(texts)]
-
-
-def _reports_from_rows(found: Sequence[tuple[int, str]], order: Sequence[str], trial: str) -> Reports:
-    parsed = codec.join_json(text for _, text in found)
-    seen = set().union(*parsed)
-    names = [name for name in order if name in seen]
-    first, last = found[0][0], found[-1][0]
-    if last - first >= len(found) + _WIDEST_GAP:
-        raise StorageError(
-            f"the reports of {trial!r} are too far apart to be epochs; read them with `caviar sql` from v_reports"
-        )
-    values = np.full((last - first + 1, len(names)), np.nan)
-    at = [epoch - first for epoch, _ in found]
-    for column, name in enumerate(names):
-        values[at, column] = [float(metrics.get(name, "NaN")) for metrics in parsed]
-    return Reports(first, tuple(names), values)
-
-
 def _parent_ids(connection: Connection, trials: Sequence[Trial]) -> dict[str, int]:
     """Return the ids of the parents that are in this database, by name."""
     wanted = {trial.parent for trial in trials if trial.parent}
@@ -427,15 +432,3 @@ def _check_distinct(study: str, numbers: Sequence[int]) -> None:
 def _span(trials: Sequence[Trial]) -> str:
     numbers = [trial.number for trial in trials]
     return f"{min(numbers)} to {max(numbers)}"
-
-
-def _now(connection: Connection) -> datetime:
-    """Return the time by which leases expire: the server's, or this machine's, where the SQLite file is."""
-    if connection.dialect.name == "sqlite":
-        return datetime.now(UTC)
-    now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
-    return now
-
-
-def _shown(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

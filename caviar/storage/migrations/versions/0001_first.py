@@ -300,6 +300,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_trials_study_id_score", "trials", ["study_id", "score", "number"], unique=False)
     op.create_index("ix_trials_study_id_state_number", "trials", ["study_id", "state", "number"], unique=False)
+    op.create_index("ix_trials_study_id_tie", "trials", ["study_id", "tie", "number"], unique=False)
     op.create_index("ix_trials_study_id_value", "trials", ["study_id", "value", "tie", "number"], unique=False)
     op.create_table(
         "checkpoints",

@@ -1,0 +1,75 @@
+"""Trials as a pandas frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caviar.storage import codec
+from caviar.storage.types import time_from_db
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns of `trials` that a frame is made of. Params and metrics follow.
+PLAIN = (
+    "number", "state", "value", "epoch", "seconds", "started_at", "finished_at", "parent", "parent_epoch", "reason",
+    "error", "worker",
+)  # fmt: skip
+COLUMNS = (*PLAIN, "params", "metrics")
+
+_TEXTS = ("state", "parent", "reason", "error", "worker")
+_TIMES = ("started_at", "finished_at")
+
+
+def column_names(params: Sequence[str], metrics: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names of the columns of params and metrics: with a prefix only where two would be the same."""
+    taken = set(PLAIN)
+    clash = set(params) & set(metrics) | taken & set(params) | taken & set(metrics)
+    return (
+        [f"params.{name}" if name in clash else name for name in params],
+        [f"metrics.{name}" if name in clash else name for name in metrics],
+    )
+
+
+def make_frame(rows: Sequence[Sequence[Any]], params: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return a frame of rows of `COLUMNS`.
+
+    Args:
+        rows: in the order of the frame.
+        params: names of the params, in order.
+        metrics: names of the metrics, in order.
+    """
+    import pandas as pd
+
+    by_column = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
+    data: dict[str, Any] = {}
+    for name, column in zip(PLAIN, by_column, strict=False):
+        if name in _TEXTS:
+            data[name] = pd.Series([codec.decode_text(text) for text in column], dtype=object)
+        elif name in _TIMES:
+            data[name] = pd.to_datetime(pd.Series([time_from_db(moment) for moment in column], dtype=object), utc=True)
+        elif name in ("number", "epoch"):
+            data[name] = np.array(column, dtype=np.int64)
+        else:
+            data[name] = np.array(column, dtype=np.float64)
+    param_columns, metric_columns = column_names(params, metrics)
+    texts = by_column[len(PLAIN)]
+    parsed = codec.join_json(texts)
+    if any(codec.EXACT in text for text in texts):
+        parsed = [codec.decode_params(text) for text in texts]
+    for column_name, name in zip(param_columns, params, strict=True):
+        values = [one.get(name) for one in parsed]
+        data[column_name] = pd.Series(values, dtype=None if values and _is_uniform(values) else object)
+    parsed = codec.join_json(by_column[len(PLAIN) + 1])
+    for column_name, name in zip(metric_columns, metrics, strict=True):
+        data[column_name] = np.array([one.get(name) for one in parsed], dtype=np.float64)
+    return pd.DataFrame(data)
+
+
+def _is_uniform(values: Sequence[Any]) -> bool:
+    """Return whether pandas can infer one type without changing a value; None among whole numbers may not."""
+    kinds = set(map(type, values))
+    return kinds in ({int}, {float}, {float, type(None)}) and (int not in kinds or all(abs(v) < 2**63 for v in values))

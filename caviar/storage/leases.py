@@ -1,0 +1,95 @@
+"""Leases: who may write a study, and until when.
+
+Time is the database server's, or this machine's, where the SQLite file is, so that all who ask read the same clock.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Row
+
+from caviar.errors import SettingsError, StudyBusy
+from caviar.storage import codec, schema
+
+_leases = schema.leases
+
+
+def check(owner: str, ttl_s: float) -> None:
+    """Refuse an owner without name, and a duration that is none.
+
+    Raises:
+        SettingsError: it is.
+    """
+    if not owner or not codec.is_storable(owner):
+        raise SettingsError(f"the owner of a lease must be a text, not empty and without NUL, found {owner!r}")
+    if not 0.0 < ttl_s < 1e9:
+        raise SettingsError(f"a lease must last more than 0 seconds, found ttl_s = {ttl_s!r}")
+
+
+def acquire(connection: Connection, study_id: int, study: str, owner: str, ttl: timedelta) -> None:
+    """Take or prolong the lease of a study.
+
+    Raises:
+        StudyBusy: another owner holds it.
+    """
+    now = _now(connection)
+    until = now + ttl
+    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(_leases)
+    # One statement decides and acts: two processes that ask at once cannot both be told yes.
+    taken = connection.execute(
+        insert.values(study_id=study_id, owner=owner, acquired_at=now, expires_at=until).on_conflict_do_update(
+            index_elements=[_leases.c.study_id],
+            set_={name: insert.excluded[name] for name in ("owner", "acquired_at", "expires_at")},
+            where=_leases.c.expires_at <= now,
+        ),
+        execution_options={"preserve_rowcount": True},
+    ).rowcount
+    if taken:
+        return
+    prolonged = connection.execute(
+        _leases.update().where(_leases.c.study_id == study_id, _leases.c.owner == owner).values(expires_at=until)
+    ).rowcount
+    if not prolonged:
+        raise _busy(connection.execute(select(_leases).where(_leases.c.study_id == study_id)).one(), study)
+
+
+def refuse_held(connection: Connection, study_id: int, study: str) -> None:
+    """Refuse to go on where somebody holds the lease of a study.
+
+    Raises:
+        StudyBusy: somebody does; the message says who, since when, and until when.
+    """
+    lease = connection.execute(select(_leases).where(_leases.c.study_id == study_id)).first()
+    if lease is not None and lease.expires_at > _now(connection):
+        raise _busy(lease, study)
+
+
+def _busy(lease: Row[Any], study: str) -> StudyBusy:
+    return StudyBusy(
+        f"study {study!r} is being swept by {lease.owner!r} since {_shown(lease.acquired_at)}; "
+        f"wait until it is done, or, if it has died, until its lease expires at {_shown(lease.expires_at)}"
+    )
+
+
+def release(connection: Connection, study: str, owner: str) -> None:
+    """Give up a lease; nothing happens where `owner` does not hold it."""
+    if codec.is_storable(study) and codec.is_storable(owner):
+        ids = select(schema.studies.c.id).where(schema.studies.c.name == study)
+        connection.execute(
+            _leases.delete().where(_leases.c.owner == owner, _leases.c.study_id == ids.scalar_subquery())
+        )
+
+
+def _now(connection: Connection) -> datetime:
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return now
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,446 @@
+"""The same tables as an Optuna storage: `optuna.load_study(study_name="digits", storage=optuna_storage(url))`.
+
+Optuna's trial id is ours. A study made through Optuna has the metric `value`; its intermediate values are reports of
+it. A study made by caviar looks to Optuna as :mod:`caviar.storage.optuna_view` says.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import uuid
+from collections.abc import Container, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages._base import DEFAULT_STUDY_NAME_PREFIX
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import exc, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Row
+
+from caviar.errors import StorageError
+from caviar.storage import admin, bulk, codec, optuna_view, schema
+from caviar.storage.database import Database
+from caviar.storage.optuna_cache import TrialCache
+from caviar.storage.sql_storage import insert_study
+from caviar.storage.version import prepare
+
+_studies, _trials = schema.studies.c, schema.trials.c
+_METRIC = "value"
+
+
+class OptunaStorage(BaseStorage):  # type: ignore[misc]
+    """An `optuna.storages.BaseStorage` over caviar's tables; passes Optuna's own suite. Can be pickled, as its URL.
+
+    Args:
+        url: URL of the storage.
+
+    Raises:
+        StorageVersionError: the schema is older or newer than this caviar's.
+        StorageError: the database cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._db = Database(url)
+        try:
+            prepare(self._db)
+        except BaseException:
+            self._db.close()
+            raise
+        self._cache = TrialCache()
+        #: Which params of which study are known to the database, with their distribution.
+        self._known_params: dict[tuple[int, str], BaseDistribution] = {}
+        self._metrics: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"OptunaStorage({self._db.shown!r})"
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self._url}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__init__(state["url"])  # type: ignore[misc]
+
+    def remove_session(self) -> None:
+        self._db.close()
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        name = study_name if study_name is not None else DEFAULT_STUDY_NAME_PREFIX + str(uuid.uuid4())
+        if not codec.is_storable(name):
+            raise StorageError(f"the name of a study must not hold NUL or lone surrogates, found {name!r}")
+        words = [direction.name for direction in directions]
+        row = {
+            "name": name,
+            "kind": "optuna",
+            "metric": _METRIC,
+            "direction": words[0],
+            "directions": json.dumps(words) if len(words) > 1 else None,
+            "data_source": "",
+            "data_fingerprint": "",
+            "split_seed": 0,
+            "seed": 0,
+            "epochs": 0,
+            "dtype": "",
+            "kernel": "",
+            "caviar_version": "",
+            "created_at": datetime.now(UTC),
+        }
+        try:
+            return self._db.write(f"create study {name!r}", lambda connection: insert_study(connection, row))
+        except StorageError as error:
+            if isinstance(error.__cause__, exc.IntegrityError):
+                raise DuplicatedStudyError(
+                    f"Another study with name '{name}' already exists. Please specify a different name, or reuse the "
+                    "existing one by setting `load_if_exists` (for Python API) or `--skip-if-exists` flag (for CLI)."
+                ) from error
+            raise
+
+    def delete_study(self, study_id: int) -> None:
+        def work(connection: Connection) -> None:
+            self._study(connection, study_id)
+            admin.delete(connection, study_id)
+
+        self._db.write(f"delete study {study_id}", work)
+        self._cache.forget(study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._set_study_attr(study_id, "user", key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._set_study_attr(study_id, "system", key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        def work(connection: Connection) -> int:
+            found = None
+            if codec.is_storable(study_name):
+                found = connection.execute(select(_studies.id).where(_studies.name == study_name)).scalar()
+            if found is None:
+                raise KeyError(f"there is no study {study_name!r}")
+            return int(found)
+
+        return self._db.read(f"read study {study_name!r}", work)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return str(self._read_study(study_id).name)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return _directions(self._read_study(study_id))
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._study_attrs(study_id)[0]
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._study_attrs(study_id)[1]
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        def work(connection: Connection) -> list[FrozenStudy]:
+            attrs: dict[int, list[Row[Any]]] = {}
+            for row in connection.execute(select(schema.study_attrs)):
+                attrs.setdefault(row.study_id, []).append(row)
+            studies = []
+            for study in connection.execute(select(schema.studies).order_by(_studies.id)):
+                user, system = _split_attrs(attrs.get(study.id, []), study)
+                studies.append(
+                    FrozenStudy(
+                        study_name=study.name,
+                        direction=None,
+                        directions=_directions(study),
+                        user_attrs=user,
+                        system_attrs=system,
+                        study_id=study.id,
+                    )
+                )
+            return studies
+
+        return self._db.read("list the studies", work)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        trial = template_trial or optuna_view.new_trial()
+
+        def work(connection: Connection) -> int:
+            study = self._study(connection, study_id)
+            counts = schema.study_counts.c
+            number = connection.execute(
+                select(counts.next_number).where(counts.study_id == study_id).with_for_update()
+            ).scalar_one()
+            trial_id = schema.trial_id(study_id, number)
+            values = optuna_view.trial_values(trial, trial_id, study_id, number)
+            connection.execute(insert(schema.trials).values(**values))
+            for name, distribution in trial.distributions.items():
+                self._know_param(connection, study_id, name, distribution, check=False)
+            bulk.put_reports(
+                connection,
+                [
+                    (trial_id, step, codec.encode_metrics({study.metric: value}))
+                    for step, value in trial.intermediate_values.items()
+                ],
+            )
+            attrs = [("user", k, v) for k, v in trial.user_attrs.items()]
+            attrs += [("system", k, v) for k, v in trial.system_attrs.items()]
+            for kind, key, value in attrs:
+                self._put_attr(connection, schema.trial_attrs, {"trial_id": trial_id}, kind, key, value)
+            return trial_id
+
+        return self._db.write(f"add a trial to study {study_id}", work)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        def work(connection: Connection) -> None:
+            trial = self._open_trial(connection, trial_id)
+            self._know_param(connection, trial.study_id, param_name, distribution)
+            params = codec.decode_params(trial.params)
+            params[param_name] = optuna_view.storable(distribution.to_external_repr(param_value_internal))
+            listed = [entry for entry in json.loads(trial.optuna_params or "[]") if entry[0] != param_name]
+            listed.append([param_name, param_value_internal, distribution_to_json(distribution)])
+            connection.execute(
+                update(schema.trials)
+                .where(_trials.id == trial_id)
+                .values(params=codec.encode_params(params), optuna_params=json.dumps(listed))
+            )
+
+        self._db.write(f"set param {param_name!r} of trial {trial_id}", work, durable=False)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        trial_id = schema.trial_id(study_id, trial_number)
+        if not 0 <= trial_number < schema.NUMBERS or not self._exists(trial_id):
+            raise KeyError(f"study {study_id} has no trial {trial_number}")
+        return trial_id
+
+    def get_trial_number_from_id(self, trial_id: int) -> int:
+        if not self._exists(trial_id):
+            raise KeyError(f"there is no trial of id {trial_id}")
+        return trial_id % schema.NUMBERS
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        def work(connection: Connection) -> bool:
+            trial = self._open_trial(connection, trial_id)
+            if state == TrialState.RUNNING and trial.state != "WAITING":
+                return False
+            new: dict[str, Any] = {"state": state.name}
+            if values is not None:
+                new.update(optuna_view.objective_columns([float(value) for value in values]))
+            if state == TrialState.RUNNING:
+                new["started_at"] = datetime.now(UTC)
+            if state.is_finished():
+                new["finished_at"] = datetime.now(UTC)
+            connection.execute(update(schema.trials).where(_trials.id == trial_id).values(**new))
+            return True
+
+        return self._db.write(f"set the state of trial {trial_id}", work)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        metric = self._metric_of(trial_id // schema.NUMBERS)
+        # A trial that caviar made may have reported other metrics for the same step: those stay.
+        merged = (
+            "json_patch(reports.metrics, excluded.metrics)"
+            if self._db.is_sqlite
+            else ("reports.metrics || excluded.metrics")
+        )
+        self._write_open(
+            trial_id,
+            f"report step {step} of trial {trial_id}",
+            "INSERT INTO reports (trial_id, epoch, metrics) SELECT id, {0}, {1} FROM {trials} "
+            f"ON CONFLICT (trial_id, epoch) DO UPDATE SET metrics = {merged} RETURNING 1",
+            (step, "bigint"),
+            (codec.encode_metrics({metric: float(intermediate_value)}), "jsonb"),
+        )
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._set_trial_attr(trial_id, "user", key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._set_trial_attr(trial_id, "system", key, value)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        def work(connection: Connection) -> FrozenTrial:
+            study_id = trial_id // schema.NUMBERS
+            found = optuna_view.load(connection, study_id, [trial_id])
+            if not found:
+                raise KeyError(f"there is no trial of id {trial_id}")
+            return found[0]
+
+        return self._db.read(f"read trial {trial_id}", work)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        def work(connection: Connection) -> list[FrozenTrial]:
+            self._study(connection, study_id)
+            return self._cache.refresh(connection, study_id)
+
+        with self._lock:
+            trials = self._db.read(f"read the trials of study {study_id}", work)
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def get_n_trials(self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None) -> int:
+        def work(connection: Connection) -> int:
+            counts = schema.study_counts
+            row = connection.execute(select(counts).where(counts.c.study_id == study_id)).first()
+            if row is None:
+                raise KeyError(f"there is no study of id {study_id}")
+            return sum(int(getattr(row, f"n_{one.name.lower()}")) for one in set(wanted))
+
+        wanted = tuple(TrialState) if state is None else (state,) if isinstance(state, TrialState) else state
+        return self._db.read(f"count the trials of study {study_id}", work)
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        def work(connection: Connection) -> FrozenTrial:
+            directions = _directions(self._study(connection, study_id))
+            complete = select(_trials.id).where(_trials.study_id == study_id, _trials.state == "COMPLETE")
+            if connection.execute(complete.limit(1)).first() is None:
+                raise ValueError("No trials are completed yet.")
+            if len(directions) > 1:
+                raise RuntimeError("Best trial can be obtained only for single-objective optimization.")
+            value = _trials.value.desc() if directions[0] == StudyDirection.MAXIMIZE else _trials.value.asc()
+            best = connection.execute(
+                complete.where(_trials.value.is_not(None)).order_by(value, _trials.number).limit(1)
+            ).scalar()
+            if best is None:
+                raise ValueError("No trials are completed yet.")
+            return optuna_view.load(connection, study_id, [best])[0]
+
+        return self._db.read(f"read the best trial of study {study_id}", work)
+
+    def _exists(self, trial_id: int) -> bool:
+        query = select(_trials.id).where(_trials.id == trial_id)
+        return self._db.read(f"read trial {trial_id}", lambda connection: connection.execute(query).first()) is not None
+
+    def _read_study(self, study_id: int) -> Row[Any]:
+        return self._db.read(f"read study {study_id}", lambda connection: self._study(connection, study_id))
+
+    def _study(self, connection: Connection, study_id: int) -> Row[Any]:
+        row = connection.execute(select(schema.studies).where(_studies.id == study_id)).first()
+        if row is None:
+            raise KeyError(f"there is no study of id {study_id}")
+        return row
+
+    def _metric_of(self, study_id: int) -> str:
+        """Return a study's metric, which never changes."""
+        metric = self._metrics.get(study_id)
+        if metric is None:
+            query = select(_studies.metric).where(_studies.id == study_id)
+            found = self._db.read(f"read study {study_id}", lambda connection: connection.execute(query).scalar())
+            if found is None:
+                raise KeyError(f"there is no study of id {study_id}")
+            metric = self._metrics[study_id] = codec.decode_text(found) or _METRIC
+        return metric
+
+    def _open_trial(self, connection: Connection, trial_id: int) -> Any:
+        """Return a trial that is not finished, kept from other writers to the end of the transaction."""
+        row = connection.execute(
+            select(_trials.study_id, _trials.state, _trials.number, _trials.params, _trials.optuna_params)
+            .where(_trials.id == trial_id)
+            .with_for_update()
+        ).first()
+        if row is None:
+            raise KeyError(f"there is no trial of id {trial_id}")
+        if TrialState[row.state].is_finished():
+            raise UpdateFinishedTrialError(f"Trial#{row.number} has already finished and can not be updated.")
+        return row
+
+    def _know_param(
+        self, connection: Connection, study_id: int, name: str, distribution: BaseDistribution, *, check: bool = True
+    ) -> None:
+        """Note the distribution of a param of a study, or check that it goes with the one there is."""
+        known = self._known_params.get((study_id, name))
+        if known is None:
+            codec.check_name("param", name)
+            names = schema.study_names
+            mine = (names.c.study_id == study_id, names.c.kind == "param", names.c.name == name)
+            row = connection.execute(select(names.c.distribution).where(*mine)).first()
+            text = distribution_to_json(distribution)
+            if row is None:
+                n_names = connection.execute(select(names.c.position).where(names.c.study_id == study_id)).all()
+                connection.execute(
+                    self._insert(names)
+                    .values(study_id=study_id, kind="param", name=name, position=len(n_names), distribution=text)
+                    .on_conflict_do_nothing()
+                )
+                return
+            if row.distribution is None:
+                connection.execute(update(names).where(*mine).values(distribution=text))
+                return
+            known = optuna_view.distribution_of(row.distribution)
+            self._known_params[study_id, name] = known
+        if check:
+            check_distribution_compatibility(known, distribution)
+
+    def _set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
+        def work(connection: Connection) -> None:
+            self._study(connection, study_id)
+            self._put_attr(connection, schema.study_attrs, {"study_id": study_id}, kind, key, value)
+
+        self._db.write(f"set attribute {key!r} of study {study_id}", work)
+
+    def _set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
+        self._write_open(
+            trial_id,
+            f"set attribute {key!r} of trial {trial_id}",
+            "INSERT INTO trial_attrs (trial_id, kind, key, value) SELECT id, {0}, {1}, {2} FROM {trials} "
+            "ON CONFLICT (trial_id, kind, key) DO UPDATE SET value = excluded.value RETURNING 1",
+            (kind, "text"),
+            (codec.encode_text(key), "text"),
+            (json.dumps(value), "text"),
+        )
+
+    def _write_open(self, trial_id: int, operation: str, sql: str, *values: tuple[Any, str]) -> None:
+        """Run one statement that writes something of a trial, if that is not finished.
+
+        Args:
+            trial_id: the trial.
+            operation: for the message.
+            sql: with `{0}`, `{1}`, ... for the values, and `{trials}` for the trial, where it is not finished.
+            values: each with its type in Postgres.
+        """
+        trials = "trials WHERE id = ? AND state IN ('WAITING', 'RUNNING')"
+        if self._db.is_sqlite:
+            slots = ["?"] * len(values)
+        else:
+            slots = [f"?::{kind}" for _, kind in values]
+            # Nobody waits for the disk on account of a report; telling the result does, and takes these along.
+            trials = f"set_config('synchronous_commit', 'off', true) AS s, {trials}"
+        bound = (*(value for value, _ in values), trial_id)
+        if not self._db.write_one(operation, sql.format(*slots, trials=trials), bound):
+            self._db.write(operation, lambda connection: self._open_trial(connection, trial_id))
+
+    def _put_attr(
+        self, connection: Connection, table: Any, owner: dict[str, int], kind: str, key: str, value: Any
+    ) -> None:
+        new = self._insert(table).values(**owner, kind=kind, key=codec.encode_text(key), value=json.dumps(value))
+        primary = [column.name for column in table.primary_key]
+        connection.execute(new.on_conflict_do_update(index_elements=primary, set_={"value": new.excluded.value}))
+
+    def _study_attrs(self, study_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        def work(connection: Connection) -> tuple[dict[str, Any], dict[str, Any]]:
+            study = self._study(connection, study_id)
+            table = schema.study_attrs
+            return _split_attrs(connection.execute(select(table).where(table.c.study_id == study_id)).all(), study)
+
+        return self._db.read(f"read the attributes of study {study_id}", work)
+
+    def _insert(self, table: Any) -> Any:
+        return sqlite.insert(table) if self._db.is_sqlite else postgresql.insert(table)
+
+
+def _directions(study: Row[Any]) -> list[StudyDirection]:
+    words = json.loads(study.directions) if study.directions else [study.direction]
+    return [StudyDirection[word] for word in words]
+
+
+def _split_attrs(found: Sequence[Row[Any]], study: Row[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    user, system = optuna_view.split_attrs((row.kind, row.key, row.value) for row in found)
+    if study.kind != "optuna":
+        system = {"study:metric_names": [codec.decode_text(study.metric)], **system}
+    return user, system

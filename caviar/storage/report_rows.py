@@ -1,0 +1,60 @@
+"""Reports to rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from caviar.errors import StorageError
+from caviar.records import Reports
+from caviar.storage import codec
+from caviar.storage.bulk import ReportRow
+
+#: More missing epochs between two reports than this are taken for steps, not for epochs.
+_WIDEST_GAP = 1_000_000
+
+
+def to_rows(trial_id: int, reports: Reports) -> list[ReportRow]:
+    """Return reports as rows.
+
+    Raises:
+        StorageError: the shape of the values does not fit the names.
+    """
+    values = np.asarray(reports.values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(reports.metrics):
+        if not values.size:
+            return []
+        raise StorageError(
+            f"reports of {len(reports.metrics)} metrics must have as many columns, found shape {values.shape}"
+        )
+    for name in reports.metrics:
+        codec.check_name("metric", name)
+    texts = codec.encode_report_rows(reports.metrics, values)
+    return [(trial_id, int(reports.first_epoch) + i, text) for i, text in enumerate(texts)]
+
+
+def from_rows(found: Sequence[tuple[int, str]], order: Sequence[str], trial: str) -> Reports:
+    """Return the reports of at least one row of epoch and metrics, sorted by epoch.
+
+    Args:
+        found: epoch and JSON of the metrics.
+        order: the names of metrics in the order of the columns.
+        trial: name of the trial, for the message.
+
+    Raises:
+        StorageError: the epochs are too far apart.
+    """
+    parsed = codec.join_json(text for _, text in found)
+    seen = set().union(*parsed)
+    names = [name for name in order if name in seen]
+    first, last = found[0][0], found[-1][0]
+    if last - first >= len(found) + _WIDEST_GAP:
+        raise StorageError(
+            f"the reports of {trial!r} are too far apart to be epochs; read them with `caviar sql` from v_reports"
+        )
+    values = np.full((last - first + 1, len(names)), np.nan)
+    at = [epoch - first for epoch, _ in found]
+    for column, name in enumerate(names):
+        values[at, column] = [float(metrics.get(name, "NaN")) for metrics in parsed]
+    return Reports(first, tuple(names), values)
