@@ -13,7 +13,7 @@ SOURCES = sorted([*ROOT.glob("caviar/**/*.py"), *ROOT.glob("workers/**/*.py")])
 #: The only places where a heavy library may be imported.
 HOMES = {
     "ray": ("workers",),
-    "optuna": ("caviar/search", "caviar/storage/optuna"),
+    "optuna": ("caviar/search", "caviar/storage"),
     "sqlalchemy": ("caviar/storage",),
     "alembic": ("caviar/storage",),
     "psycopg": ("caviar/storage",),
