@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import create_engine, event, exc, make_url
-from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine import URL, Connection, Engine, Row
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from caviar.errors import StorageError
@@ -120,6 +120,18 @@ class Database:
             return work(connection)
 
         return self._run(self._writer, operation, lax)
+
+    def read_one(self, operation: str, sql: str, values: tuple[Any, ...]) -> Row[Any] | None:
+        """Run one statement that reads, without a transaction around it; return the first row.
+
+        Args:
+            operation: what is being done, for the message.
+            sql: the statement, with `?` for each value.
+            values: what is bound.
+        """
+        if not self.is_sqlite:
+            sql = sql.replace("?", "%s")
+        return self._run(self._single, operation, lambda connection: connection.exec_driver_sql(sql, values).first())
 
     def write_one(self, operation: str, sql: str, values: tuple[Any, ...]) -> bool:
         """Run one statement that writes, as a transaction of its own, which saves two journeys to the server.

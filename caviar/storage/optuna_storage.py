@@ -30,6 +30,7 @@ from caviar.storage import admin, bulk, codec, optuna_view, schema
 from caviar.storage.database import Database
 from caviar.storage.optuna_cache import TrialCache
 from caviar.storage.sql_storage import insert_study
+from caviar.storage.types import time_to_text
 from caviar.storage.version import prepare
 
 _studies, _trials = schema.studies.c, schema.trials.c
@@ -195,6 +196,20 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
+        if not self._db.is_sqlite and self._is_known(trial_id // schema.NUMBERS, param_name, distribution):
+            value = optuna_view.storable(distribution.to_external_repr(param_value_internal))
+            entry = json.dumps([param_name, param_value_internal, distribution_to_json(distribution)])
+            written = self._db.write_one(
+                f"set param {param_name!r} of trial {trial_id}",
+                "UPDATE trials SET params = params || ?::jsonb, optuna_params = "
+                "CASE WHEN coalesce(optuna_params, '[]') = '[]' THEN '[' ELSE left(optuna_params, -1) || ', ' END "
+                "|| ?::text || ']' FROM set_config('synchronous_commit', 'off', true) AS s "
+                "WHERE id = ? AND state IN ('WAITING', 'RUNNING') RETURNING 1",
+                (codec.encode_params({param_name: value}), entry, trial_id),
+            )
+            if written:
+                return
+
         def work(connection: Connection) -> None:
             trial = self._open_trial(connection, trial_id)
             self._know_param(connection, trial.study_id, param_name, distribution)
@@ -222,21 +237,26 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         return trial_id % schema.NUMBERS
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        def work(connection: Connection) -> bool:
-            trial = self._open_trial(connection, trial_id)
-            if state == TrialState.RUNNING and trial.state != "WAITING":
-                return False
-            new: dict[str, Any] = {"state": state.name}
-            if values is not None:
-                new.update(optuna_view.objective_columns([float(value) for value in values]))
-            if state == TrialState.RUNNING:
-                new["started_at"] = datetime.now(UTC)
-            if state.is_finished():
-                new["finished_at"] = datetime.now(UTC)
-            connection.execute(update(schema.trials).where(_trials.id == trial_id).values(**new))
+        new: dict[str, Any] = {"state": state.name}
+        if values is not None:
+            new.update(optuna_view.objective_columns([float(value) for value in values]))
+        now = datetime.now(UTC)
+        if state == TrialState.RUNNING:
+            new["started_at"] = time_to_text(now) if self._db.is_sqlite else now
+        if state.is_finished():
+            new["finished_at"] = time_to_text(now) if self._db.is_sqlite else now
+        before = "('WAITING')" if state == TrialState.RUNNING else "('WAITING', 'RUNNING')"
+        operation = f"set the state of trial {trial_id}"
+        columns = ", ".join(f"{name} = ?" for name in new)
+        # One statement: of two processes that want to run a waiting trial, one is told that it may.
+        if self._db.write_one(
+            operation,
+            f"UPDATE trials SET {columns} WHERE id = ? AND state IN {before} RETURNING 1",
+            (*new.values(), trial_id),
+        ):
             return True
-
-        return self._db.write(f"set the state of trial {trial_id}", work)
+        self._db.write(operation, lambda connection: self._open_trial(connection, trial_id))
+        return False
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         metric = self._metric_of(trial_id // schema.NUMBERS)
@@ -262,18 +282,23 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         self._set_trial_attr(trial_id, "system", key, value)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        def work(connection: Connection) -> FrozenTrial:
-            study_id = trial_id // schema.NUMBERS
-            found = optuna_view.load(connection, study_id, [trial_id])
-            if not found:
-                raise KeyError(f"there is no trial of id {trial_id}")
-            return found[0]
-
-        return self._db.read(f"read trial {trial_id}", work)
+        metric = self._metric_of(trial_id // schema.NUMBERS)
+        trial = optuna_view.load_one(self._db, trial_id, metric)
+        if trial is None:
+            raise KeyError(f"there is no trial of id {trial_id}")
+        return trial
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        if states is not None and not any(state in states for state in TrialState if state.is_finished()):
+            # Asked before each trial: is there one that waits?
+            sql = "SELECT n_waiting, n_running FROM study_counts WHERE study_id = ?"
+            counted = self._db.read_one(f"count the trials of study {study_id}", sql, (study_id,))
+            wanted = [state for state in (TrialState.WAITING, TrialState.RUNNING) if state in states]
+            if counted is not None and not any(getattr(counted, f"n_{state.name.lower()}") for state in wanted):
+                return []
+
         def work(connection: Connection) -> list[FrozenTrial]:
             self._study(connection, study_id)
             return self._cache.refresh(connection, study_id)
@@ -349,6 +374,16 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         if TrialState[row.state].is_finished():
             raise UpdateFinishedTrialError(f"Trial#{row.number} has already finished and can not be updated.")
         return row
+
+    def _is_known(self, study_id: int, name: str, distribution: BaseDistribution) -> bool:
+        """Return whether a param is known to the database, and this distribution goes with it."""
+        known = self._known_params.get((study_id, name))
+        try:
+            if known is not None:
+                check_distribution_compatibility(known, distribution)
+        except ValueError:
+            return False
+        return known is not None
 
     def _know_param(
         self, connection: Connection, study_id: int, name: str, distribution: BaseDistribution, *, check: bool = True

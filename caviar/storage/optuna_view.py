@@ -28,6 +28,8 @@ from sqlalchemy.engine import Connection, Row
 
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import codec, schema
+from caviar.storage.database import Database
+from caviar.storage.types import time_from_db
 
 _trials = schema.trials.c
 _COLUMNS = (
@@ -131,6 +133,37 @@ def load(connection: Connection, study_id: int, ids: Sequence[int]) -> list[Froz
     return [_frozen(row, steps.get(row.id, {}), attrs.get(row.id, []), spaces) for row in found]
 
 
+#: A trial with its reports and attributes as JSON lists, in one statement: each would be a journey to the server.
+_ONE = """SELECT {columns},
+  (SELECT {list}({array}(epoch, {json})) FROM reports WHERE trial_id = t.id) AS steps,
+  (SELECT {list}({array}(kind, key, value)) FROM trial_attrs WHERE trial_id = t.id) AS attrs
+FROM trials t WHERE t.id = ?"""
+_COLUMN_LIST = ", ".join(_COLUMNS)
+_ONE_ON_SQLITE = _ONE.format(columns=_COLUMN_LIST, list="json_group_array", array="json_array", json="json(metrics)")
+_ONE_ON_POSTGRES = _ONE.format(columns=_COLUMN_LIST, list="json_agg", array="json_build_array", json="metrics")
+
+
+def load_one(database: Database, trial_id: int, metric: str) -> FrozenTrial | None:
+    """Return one trial, or None where there is none.
+
+    Args:
+        database: where it is.
+        trial_id: its id.
+        metric: its study's metric.
+    """
+    sql = _ONE_ON_SQLITE if database.is_sqlite else _ONE_ON_POSTGRES
+    row = database.read_one(f"read trial {trial_id}", sql, (trial_id,))
+    if row is None:
+        return None
+    spaces = {}
+    if row.optuna_params is None:
+        study_id = trial_id // schema.NUMBERS
+        spaces = database.read(f"read the space of study {study_id}", lambda connection: _spaces(connection, study_id))
+    reported = sorted(json.loads(row.steps or "[]"), key=lambda entry: entry[0])
+    steps = {step: float(metrics[metric]) for step, metrics in reported if metric in metrics}
+    return _frozen(row, steps, [tuple(entry) for entry in json.loads(row.attrs or "[]")], spaces)
+
+
 def _frozen(
     row: Row[Any], steps: dict[int, float], attrs: list[tuple[str, str, str]], spaces: dict[int, SearchSpace]
 ) -> FrozenTrial:
@@ -156,8 +189,8 @@ def _frozen(
         state=TrialState[row.state],
         value=None,
         values=values,
-        datetime_start=_to_local(row.started_at),
-        datetime_complete=_to_local(row.finished_at),
+        datetime_start=_to_local(time_from_db(row.started_at)),
+        datetime_complete=_to_local(time_from_db(row.finished_at)),
         params=params,
         distributions=distributions,
         user_attrs=user,
