@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from caviar.errors import SettingsError
@@ -39,13 +41,16 @@ def initial_parameters(network: Network, key: Key, dtype: str) -> np.ndarray:
     return parameters
 
 
+@lru_cache(maxsize=1)  # an epoch that is trained in several calls asks for it in each
 def epoch_order(key: Key, epoch: int, n_examples: int) -> np.ndarray:
-    """Return the order of examples in an epoch (counted from 0): a permutation of 0..N-1, int64, shape (N,).
+    """Return the order of examples in an epoch (counted from 0): a permutation of 0..N-1, int64, shape (N,), read-only.
 
     Raises:
         SettingsError: a number of the key is out of bounds.
     """
-    return _generator(key, _ORDER, epoch).permutation(n_examples)
+    order = _generator(key, _ORDER, epoch).permutation(n_examples)
+    order.setflags(write=False)
+    return order
 
 
 def _generator(key: Key, purpose: int, epoch: int) -> np.random.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,8 @@ from caviar.nn.network import Network
 #: by 1 - RUNNING_WEIGHT**step, so that they are true weighted averages from the first mini-batch on.
 RUNNING_WEIGHT = 0.9
 
-KERNELS = ("numpy",)
+#: By name; the last one is the fastest.
+KERNELS = ("numpy", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +81,39 @@ class Kernel(Protocol):
     ) -> tuple[float, float]:
         """Return the mean loss and the accuracy with the running statistics, over x (N, D) and y (N,)."""
 
+    def prepare(self, dtype: str) -> None:
+        """Do now, for models of this dtype, what would else delay the first of them."""
+
 
 def kernel_name(name: str | None = None) -> str:
-    """Return the kernel to use: the argument, else `CAVIAR_KERNEL`, else the fastest there is.
+    """Return the kernel to use: the argument, else `CAVIAR_KERNEL`, else the fastest that is installed.
 
     Raises:
-        SettingsError: there is no such kernel.
+        SettingsError: there is no such kernel, or what it needs is not installed.
     """
-    name = name or os.environ.get("CAVIAR_KERNEL") or KERNELS[-1]
+    name = name or os.environ.get("CAVIAR_KERNEL")
+    if not name:
+        return "compiled" if _has_numba() else "numpy"
     if name not in KERNELS:
         raise SettingsError(f"unknown kernel {name!r} (known: {', '.join(KERNELS)}); set CAVIAR_KERNEL to one of them")
+    if name == "compiled" and not _has_numba():
+        raise SettingsError(
+            "the compiled kernel needs Numba, which is not installed; pip install numba, or set CAVIAR_KERNEL=numpy"
+        )
     return name
 
 
 def choose_kernel(name: str | None = None) -> Kernel:
     """Return the kernel of that name; see :func:`kernel_name`."""
-    kernel_name(name)
+    if kernel_name(name) == "compiled":
+        from caviar.nn.compiled_kernel import CompiledKernel
+
+        return CompiledKernel()
     from caviar.nn.numpy_kernel import NumpyKernel
 
     return NumpyKernel()
+
+
+def _has_numba() -> bool:
+    """Return whether Numba is installed, without importing it."""
+    return find_spec("numba") is not None

@@ -99,6 +99,9 @@ class NumpyKernel:
                 loss_sum += float((np.log(z.sum(axis=0)) - true).sum(dtype=np.float64))
         return loss_sum / len(x), n_correct / len(x)
 
+    def prepare(self, dtype: str) -> None:
+        """See :meth:`caviar.nn.kernel.Kernel.prepare`."""
+
 
 def _weights(network: Network, parameters: np.ndarray) -> list[np.ndarray]:
     hidden, output = network.views(parameters)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from caviar.errors import SettingsError
-from caviar.nn.kernel import KERNELS, choose_kernel, kernel_name
+from caviar.nn.kernel import KERNELS, Kernel, choose_kernel, kernel_name
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -32,3 +34,24 @@ def test_the_argument_goes_before_the_environment(monkeypatch: pytest.MonkeyPatc
     assert kernel_name("numpy") == "numpy"
     with pytest.raises(SettingsError, match=r"unknown kernel 'abacus' \(known: numpy.*\); set CAVIAR_KERNEL"):
         kernel_name()
+
+
+def test_without_numba_the_compiled_kernel_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy alone is enough; who asks for the compiled kernel learns what to install."""
+    monkeypatch.setitem(sys.modules, "numba", None)  # as if it were not installed
+
+    assert kernel_name() == choose_kernel().name == "numpy"
+    with pytest.raises(SettingsError, match=r"needs Numba, .*pip install numba, or set CAVIAR_KERNEL=numpy"):
+        kernel_name("compiled")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_kernel_can_be_prepared(kernel: Kernel, dtype: str) -> None:
+    """The first model then waits for no compiler: all that the compiled kernel compiles is there."""
+    kernel.prepare(dtype)
+
+    if kernel.name == "compiled":
+        from caviar.nn.compiled_loops import evaluate, train
+
+        assert any(f"{dtype}, " in str(signature) for signature in train.signatures)
+        assert any(f"{dtype}, " in str(signature) for signature in evaluate.signatures)
