@@ -23,7 +23,8 @@ MAX_SEED = 2**63 - 1
 class TrialSampler:
     """Draws the params of any trial from (study seed, trial number) alone.
 
-    It keeps no state between draws: the order of calls, restarts and the number of workers change nothing.
+    It keeps no state between draws: the order of calls, restarts and the number of workers change nothing. One thread
+    may use it at a time.
 
     Args:
         space: what to draw.
@@ -39,14 +40,16 @@ class TrialSampler:
         self._fixed = space.fixed
         self._draws = [(name, *_distribution(domain)) for name, domain in space.domains.items()]
         self._base = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._sampler = RandomSampler(seed=0)
 
     def params(self, number: int) -> dict[str, Value]:
         """Return the params of trial `number`, sorted by name."""
-        sampler = RandomSampler(seed=_mix(self._base ^ (number % 2**32)))
+        # as a new RandomSampler(seed=...) does, without the entropy that it asks the system for first, half of the time
+        self._sampler._rng.rng.seed(_mix(self._base ^ (number % 2**32)))
         drawn = dict(self._fixed)
         for name, distribution, to_value in self._draws:
             # Optuna's random sampler is independent: it looks at neither study nor trial
-            drawn[name] = to_value(sampler.sample_independent(None, None, name, distribution))
+            drawn[name] = to_value(self._sampler.sample_independent(None, None, name, distribution))
         return dict(sorted(drawn.items()))
 
 

@@ -184,3 +184,24 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
 
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    """Read from the file, as its importing takes long, they are what it loads: values, labels and names."""
+    from sklearn.datasets import load_digits
+
+    raw = data_sources.read_source(resolve("digits"))
+
+    bunch = load_digits()
+    np.testing.assert_array_equal(raw.x, bunch.data)
+    np.testing.assert_array_equal(raw.y, bunch.target)
+    assert raw.classes == tuple(str(name) for name in bunch.target_names)
+    assert raw.features == tuple(bunch.feature_names)
+
+
+def test_digits_are_read_without_scikit_learn() -> None:
+    """Importing it takes longer than all else before the first epoch of a small model."""
+    code = "import sys; from caviar.data import load_dataset, resolve; load_dataset(resolve('digits')); "
+    code += "assert not {'sklearn', 'pandas'} & set(sys.modules)"
+
+    subprocess.run([sys.executable, "-c", code], check=True)
