@@ -42,6 +42,10 @@ class StorageError(CaviarError):
     """the trial database failed"""
 
 
+class StorageUnreachable(StorageError):
+    """the trial database does not answer"""
+
+
 class StorageVersionError(StorageError):
     """the trial database has another schema version than this caviar"""
 
@@ -60,6 +64,22 @@ class StudyMismatch(CaviarError, ValueError):
 
 class StudyBusy(CaviarError):
     """another coordinator is sweeping this study"""
+
+
+class PandaBusy(CaviarError):
+    """another process is babysitting this trial"""
+
+
+class PandaNotRunning(CaviarError):
+    """nobody babysits this trial now"""
+
+
+class NoAnswer(CaviarError):
+    """the babysat trial did not answer in time"""
+
+
+class RequestRejected(CaviarError, ValueError):
+    """what was asked of the babysat trial is not valid, or not possible now"""
 
 
 class QueryError(CaviarError, ValueError):

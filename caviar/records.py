@@ -83,6 +83,8 @@ class StudySpec:
     created_at: datetime | None = None
     #: Version of caviar that created it.
     caviar_version: str = ""
+    #: Which version of the space this is, counted from 1: a study's space may be changed, explicitly.
+    space_version: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +114,8 @@ class Trial:
     error: str | None = None
     traceback: str | None = None
     worker: str | None = None
+    #: The version of the study's space that its params were drawn from; decided when it is added.
+    space_version: int = 1
 
     @property
     def name(self) -> str:
@@ -145,6 +149,17 @@ class Reports:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a model reported when an epoch was done."""
+
+    #: Epochs completed, this one included.
+    epoch: int
+    #: Updates done in all.
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrialResult:
     """A trial as it now stands, with what it reported since it was last written."""
 
@@ -161,8 +176,112 @@ class StudySummary:
     counts: Mapping[TrialState, int]
     #: Best COMPLETE trial, if any.
     best: Trial | None = None
+    #: What people wrote about it.
+    note: str | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def n_trials(self) -> int:
         """Trials in any state."""
         return sum(self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepRun:
+    """One run of a study's coordinator, and where its time went."""
+
+    owner: str
+    started_at: datetime
+    #: None while it runs, and where it was killed.
+    finished_at: datetime | None = None
+    #: The most that there were at a time.
+    n_workers: int | None = None
+    #: Trials that ended in it.
+    n_ended: int = 0
+    #: Seconds by what they were spent on; see `caviar.ledger`.
+    ledger: Mapping[str, float] = field(default_factory=dict)
+
+
+class Status(StrEnum):
+    """What became of a request."""
+
+    ASKED = "asked"  # nobody has looked at it yet
+    APPLIED = "applied"
+    REJECTED = "rejected"  # it was not valid, or not possible then; `message` says why
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intervention:
+    """Something that a person or a rule asked of a babysat trial, and what became of it."""
+
+    #: `STUDY/NUMBER`.
+    trial: str
+    #: Given by the asker: asking twice with one token is asking once.
+    token: str
+    #: The verb: `set`, `rollback`, `pause`, ...
+    kind: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    #: A person (`user@host`) or a rule (`rule:plateau`).
+    author: str | None = None
+    note: str | None = None
+    status: Status = Status.ASKED
+    #: One line, for people: `learning_rate 0.01 -> 0.003`, or why it was rejected.
+    message: str | None = None
+    #: Place in the order of application, counted from 1; None until it is applied.
+    sequence: int | None = None
+    #: Where it was applied: epochs completed, mini-batches of the next one done, updates done in all.
+    epoch: int | None = None
+    batch: int | None = None
+    step: int | None = None
+    #: What it changed.
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    #: Metrics of the last epoch before it, and of the first that ended after it.
+    metrics_before: Mapping[str, float] | None = None
+    metrics_after: Mapping[str, float] | None = None
+    asked_at: datetime | None = None
+    applied_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredCheckpoint:
+    """What the database knows of a checkpoint on disk."""
+
+    #: Relative to the checkpoint folder.
+    path: str
+    #: Where training was: epochs completed, mini-batches of the next one done, updates done in all.
+    epoch: int
+    batch: int
+    step: int
+    #: Rollbacks of the trial before it, and interventions applied before it.
+    segment: int = 0
+    sequence: int = 0
+    size_bytes: int = 0
+    #: Why it is kept whatever the policy says: `start`, `branch`, `asked`, ...
+    pins: tuple[str, ...] = ()
+    #: A rollback went behind it: it is no longer part of the trial's past.
+    abandoned: bool = False
+    created_at: datetime | None = None
+    #: Given by the database.
+    id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A babysat trial: how it is babysat, and who trains it now."""
+
+    #: `STUDY/NUMBER`.
+    trial: str
+    #: The params before the first intervention.
+    start_params: Params
+    #: Plain data: epochs to train in all (None: until stopped), rules, which checkpoints are kept.
+    settings: Mapping[str, Any]
+    #: The process that trains it; None where none does. One that died is there until `expires_at`.
+    owner: str | None = None
+    acquired_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return int(self.trial.rpartition("/")[2])

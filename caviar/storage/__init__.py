@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from caviar.storage.base import Storage, StudyNotes
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-
+    from caviar.storage.optuna_api import OptunaStorage
     from caviar.storage.readonly import SqlResult
 
 __all__ = ["Storage", "StudyNotes", "open_storage", "optuna_storage", "run_sql", "upgrade"]
@@ -55,14 +54,14 @@ def upgrade(url: str) -> tuple[str | None, str]:
     return run(url)
 
 
-def optuna_storage(url: str) -> BaseStorage:
+def optuna_storage(url: str) -> OptunaStorage:
     """Return the same database as a storage for Optuna: `optuna.load_study(study_name=..., storage=...)`.
 
     Raises:
         StorageVersionError: its schema is older or newer than this caviar's.
         StorageError: the URL is not valid, or the database cannot be reached or used.
     """
-    from caviar.storage.optuna_storage import OptunaStorage
+    from caviar.storage.optuna_api import OptunaStorage
 
     return OptunaStorage(url)
 

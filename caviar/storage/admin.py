@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import delete as delete_from
 from sqlalchemy import func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from caviar.errors import SettingsError
-from caviar.storage import codec, schema
+from caviar.storage import bulk, codec, schema
 from caviar.storage.base import StudyNotes
 
 _LONGEST_TAG = 100
@@ -25,6 +26,13 @@ def add_space(connection: Connection, study_id: int, space: str) -> int:
         insert(schema.spaces).values(study_id=study_id, version=last + 1, space=space, created_at=datetime.now(UTC))
     )
     return int(last) + 1
+
+
+def spaces(connection: Connection, study_id: int) -> list[dict[str, Any]]:
+    """Return the versions of a study's space, oldest first."""
+    versions = schema.spaces.c
+    found = connection.execute(select(versions.space).where(versions.study_id == study_id).order_by(versions.version))
+    return [json.loads(space) for space in found.scalars()]
 
 
 def rename(connection: Connection, study_id: int, name: str) -> None:
@@ -77,9 +85,7 @@ def annotate(
         )
     tags = schema.study_tags
     if add_tags:
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        connection.execute(
-            dialect.insert(tags).on_conflict_do_nothing(), [{"study_id": study_id, "tag": tag} for tag in add_tags]
-        )
+        new = bulk.insert_into(tags, connection.dialect.name).on_conflict_do_nothing()
+        connection.execute(new, [{"study_id": study_id, "tag": tag} for tag in add_tags])
     if remove_tags:
         connection.execute(delete_from(tags).where(tags.c.study_id == study_id, tags.c.tag.in_(remove_tags)))

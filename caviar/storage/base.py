@@ -5,9 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caviar.records import Reports, StudySpec, StudySummary, Trial, TrialResult
+from caviar.records import (
+    Intervention,
+    Reports,
+    Session,
+    StoredCheckpoint,
+    StudySpec,
+    StudySummary,
+    SweepRun,
+    Trial,
+    TrialResult,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +35,182 @@ class StudyNotes:
     tags: tuple[str, ...] = ()
 
 
+class Sessions(ABC):
+    """The part of the trial database that panda mode needs: babysat trials, what was asked of them, their checkpoints.
+
+    Promises what :class:`Storage` promises. The process that holds a session's lease writes its trial; everybody may
+    ask. A method that takes `owner` refuses with PandaBusy, and changes nothing, where the lease is another's by now.
+    """
+
+    @abstractmethod
+    def create(self, trial: Trial, settings: Mapping[str, Any]) -> Trial:
+        """Add a new trial of the next free number, babysat from its first step.
+
+        Args:
+            trial: its number is ignored; its params are those before the first intervention.
+            settings: see :class:`caviar.records.Session`.
+
+        Returns:
+            The trial with its number.
+        """
+
+    @abstractmethod
+    def adopt(
+        self,
+        trial: Trial,
+        settings: Mapping[str, Any],
+        *,
+        answer: Intervention | None = None,
+        start: StoredCheckpoint | None = None,
+    ) -> None:
+        """Make a trial that is not finished a babysat one, as it is given; no sweep trains it from now on.
+
+        Args:
+            trial: as it now stands.
+            settings: see :class:`caviar.records.Session`.
+            answer: the request that is answered by this, in the same transaction.
+            start: the checkpoint of the state that it has.
+
+        Raises:
+            TrialNotFound: there is none of that number.
+            PandaBusy: it is babysat already, or finished.
+        """
+
+    @abstractmethod
+    def configure(self, study: str, number: int, settings: Mapping[str, Any]) -> None:
+        """Change how a trial is babysat from its next session on; the epochs stay what they were.
+
+        Raises:
+            TrialNotFound: it is not babysat.
+        """
+
+    @abstractmethod
+    def get(self, study: str, number: int) -> Session | None:
+        """Return the session of a trial, or None where it has none."""
+
+    @abstractmethod
+    def all(self, study: str | None = None) -> list[Session]:
+        """Return the sessions of a study, or of all, in order of creation."""
+
+    @abstractmethod
+    def acquire(self, study: str, number: int, owner: str, ttl_s: float) -> None:
+        """Become the one that trains a babysat trial for `ttl_s` seconds, or prolong that.
+
+        A lease that has expired, or whose owner is known to have died, is taken over.
+
+        Raises:
+            PandaBusy: another owner holds it; the message says who and since when.
+        """
+
+    @abstractmethod
+    def renew(self, study: str, number: int, owner: str, ttl_s: float) -> None:
+        """Prolong the lease, from now on for `ttl_s` seconds.
+
+        Unlike `acquire` it never takes a lease anew: whoever slept while others came and went has an old state in hand.
+
+        Raises:
+            PandaBusy: `owner` does not hold it any more.
+        """
+
+    @abstractmethod
+    def release(self, study: str, number: int, owner: str) -> None:
+        """Give up the lease; nothing happens where `owner` does not hold it."""
+
+    @abstractmethod
+    def write(
+        self,
+        result: TrialResult,
+        owner: str,
+        *,
+        checkpoint: StoredCheckpoint | None = None,
+        forgotten: Sequence[StoredCheckpoint] = (),
+        answered: Sequence[Intervention] = (),
+    ) -> StoredCheckpoint | None:
+        """Bring a babysat trial up to date, with its reports, a new checkpoint and those that are no longer kept.
+
+        Args:
+            result: the trial as it now stands, and new reports.
+            owner: of the lease.
+            checkpoint: to be added.
+            forgotten: checkpoints to be removed from the database; their files are the caller's to remove, afterwards.
+            answered: interventions whose `metrics_after` are known now.
+
+        Returns:
+            The checkpoint with its id.
+        """
+
+    @abstractmethod
+    def ask(self, intervention: Intervention) -> Intervention:
+        """Store a request; where one with its token is there already, that one is returned as it stands.
+
+        Raises:
+            RequestRejected: the token was used for another request, or cannot be stored.
+            TrialNotFound: there is no such trial.
+        """
+
+    @abstractmethod
+    def asked(self, study: str, number: int) -> list[Intervention]:
+        """Return the requests that wait for an answer, in the order in which they were made."""
+
+    @abstractmethod
+    def asked_of(self, study: str, kind: str) -> list[Intervention]:
+        """Return the requests of a kind that wait for an answer, of all trials of a study."""
+
+    @abstractmethod
+    def answer(
+        self,
+        intervention: Intervention,
+        owner: str | None,
+        *,
+        rollback_to: StoredCheckpoint | None = None,
+        pinned: Sequence[StoredCheckpoint] = (),
+    ) -> None:
+        """Write what became of a request; it is added where it was never asked, as a rule's is not.
+
+        Args:
+            intervention: as it now stands.
+            owner: of the lease; None where nobody holds it.
+            rollback_to: reports of later epochs are removed, and later checkpoints are marked as abandoned.
+            pinned: checkpoints that it needs, with their pins.
+        """
+
+    @abstractmethod
+    def intervention(self, study: str, number: int, token: str) -> Intervention | None:
+        """Return the request of that token, or None."""
+
+    @abstractmethod
+    def interventions(self, study: str, number: int) -> list[Intervention]:
+        """Return all requests: those applied in their order of application, the others after them."""
+
+    @abstractmethod
+    def checkpoints(self, study: str, number: int) -> list[StoredCheckpoint]:
+        """Return the checkpoints of a trial, oldest first, abandoned ones included."""
+
+
+class Ledgers(ABC):
+    """The runs of studies' coordinators."""
+
+    @abstractmethod
+    def begin(self, study: str, owner: str, started_at: datetime) -> int:
+        """Note that a coordinator begins; return a number for `put`.
+
+        Raises:
+            StudyNotFound: there is no such study.
+        """
+
+    @abstractmethod
+    def put(self, id: int, run: SweepRun) -> None:
+        """Replace what is known of a run, but its owner and start."""
+
+    @abstractmethod
+    def all(self, study: str) -> list[SweepRun]:
+        """Return the runs of a study, oldest first.
+
+        Raises:
+            StudyNotFound: there is no such study.
+        """
+
+
 class Storage(ABC):
     """The trial database.
 
@@ -30,10 +218,17 @@ class Storage(ABC):
         - Every method is one transaction: it happens whole or not at all, and is durable when it returns.
         - Records that come back are frozen and never change behind the caller's back.
         - Any number of readers may work while one writer writes; nobody sees half a transaction.
-        - Database errors come out as `StorageError`, which names the operation and chains the cause.
+        - Database errors come out as `StorageError`, which names the operation and chains the cause; where the database
+          does not answer, as `StorageUnreachable`.
 
     It does not promise that two writers of one study stay out of each other's way: hold the study's lease to write.
     """
+
+    #: Babysat trials.
+    sessions: Sessions
+    ledgers: Ledgers
+    #: The database's file; None where it is on a server or in memory.
+    path: Path | None
 
     @abstractmethod
     def create_study(self, spec: StudySpec) -> StudySpec:
@@ -67,18 +262,38 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def add_trials(self, study: str, trials: Sequence[Trial]) -> None:
+    def reserve_numbers(self, study: str, below: int) -> None:
+        """Keep the numbers below `below` for trials that are added by number: `Sessions.create` gives later ones."""
+
+    @abstractmethod
+    def add_trials(self, study: str, trials: Sequence[Trial], *, owner: str | None = None) -> None:
         """Add new trials in bulk.
+
+        Args:
+            study: name of the study.
+            trials: of that study.
+            owner: who must hold the study's lease; None to add them whoever does.
 
         Raises:
             StorageError: a number is taken; then none of them is added.
+            StudyBusy: `owner` has lost the lease.
         """
 
     @abstractmethod
-    def write(self, study: str, results: Sequence[TrialResult]) -> None:
+    def write(self, study: str, results: Sequence[TrialResult], *, owner: str | None = None) -> None:
         """Bring trials of a study up to date, and add what they reported, in one transaction.
 
         The trials exist. A report of an epoch that is there already replaces it, so that writing twice is writing once.
+        Their numbers and the versions of their spaces stay as they were added.
+
+        Args:
+            study: name of the study.
+            results: at most one of each trial.
+            owner: who must hold the study's lease; None to write whoever does.
+
+        Raises:
+            TrialNotFound: a trial does not exist; then none is written.
+            StudyBusy: `owner` has lost the lease.
         """
 
     @abstractmethod
@@ -129,6 +344,10 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def frame_pages(self, study: str, *, where: str | None = None, size: int = 10_000) -> Iterator[pd.DataFrame]:
+        """Return the same as `pages`, as frames; all have the columns that the study has when the first is read."""
+
+    @abstractmethod
     def best_trial(self, study: str) -> Trial | None:
         """Return the COMPLETE trial with the best value (ties: smaller `val_loss`, then smaller number), or None."""
 
@@ -142,6 +361,15 @@ class Storage(ABC):
 
         Returns:
             Its version, counted from 1.
+
+        Raises:
+            StudyNotFound: there is no such study.
+            StudyBusy: a coordinator is sweeping it.
+        """
+
+    @abstractmethod
+    def spaces(self, study: str) -> list[dict[str, Any]]:
+        """Return the versions of a study's space, oldest first: version v is at place v - 1.
 
         Raises:
             StudyNotFound: there is no such study.
@@ -199,7 +427,8 @@ class Storage(ABC):
     def acquire_lease(self, study: str, owner: str, ttl_s: float) -> None:
         """Become the one writer of a study for `ttl_s` seconds, or prolong that.
 
-        A lease that has expired is taken over.
+        A lease that has expired is taken over at once, and so is one whose holder is known to have died: `owner` says
+        so where it is from :func:`caviar.storage.holder.new_holder`.
 
         Raises:
             StudyBusy: another owner holds it; the message says who, since when, and when it expires.

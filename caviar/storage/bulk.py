@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 
 from caviar.storage.rows import WRITTEN, WRITTEN_TYPES
 
-_KEY = ("id", "study_id", "number")
+#: What never changes.
+_KEY = ("id", "study_id", "number", "space_version")
 _CHANGED = tuple(name for name in WRITTEN if name not in _KEY)
 
 #: trial id, epoch, metrics as JSON.
@@ -34,6 +36,17 @@ _POSTGRES_REPORTS = (
     "INSERT INTO reports (trial_id, epoch, metrics) SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::jsonb[]) "
     "ON CONFLICT (trial_id, epoch) DO UPDATE SET metrics = excluded.metrics"
 )
+
+
+def insert_into(table: Table, dialect: str) -> Any:
+    """Return an INSERT that can say what to do on a conflict. Only the dialect that is used is imported."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+        return sqlite_insert(table)
+    from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+    return postgresql_insert(table)
 
 
 def insert_trials(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:

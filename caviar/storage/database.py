@@ -17,12 +17,19 @@ from sqlalchemy import create_engine, event, exc, make_url
 from sqlalchemy.engine import URL, Connection, Engine, Row
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from caviar.errors import StorageError
+from caviar.errors import StorageError, StorageUnreachable
 
 #: Longer than any transaction of ours; whoever waits longer is told.
 BUSY_TIMEOUT_S = 60.0
 
-_CONNECT_TIMEOUT_S = 10
+#: A server that is switched off, or behind a cable that is cut, is noticed in so many seconds (the second: ms).
+_CONNECT: dict[str, Any] = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
 _RETRIES = 8
 #: A connection to Postgres that was not used for longer is tested before it is used.
 _IDLE_S = 2.0
@@ -183,9 +190,10 @@ class Database:
     def failure(self, operation: str, error: Exception) -> StorageError:
         """Return the error that says in one line what failed and why."""
         cause = getattr(error, "orig", None) or error
-        text = " ".join(str(cause).split()) or type(cause).__name__
+        text = " ".join(str(cause).split("\nLINE ")[0].split()) or type(cause).__name__
         advice = next((hint for words, hint in _ADVICE if words in text), "")
-        return StorageError(f"could not {operation} in {self.shown!r}: {text.rstrip('.')}{advice}")
+        kind = StorageUnreachable if _is_unreachable(cause) else StorageError
+        return kind(f"could not {operation} in {self.shown!r}: {text.rstrip('.')}{advice}")
 
     def close(self) -> None:
         """Close all connections."""
@@ -200,6 +208,7 @@ _ADVICE = (
     ("file is encrypted or is not a database", "; the file holds something else: give another path"),
     ("readonly database", "; make the file and its folder writable, or give another path"),
     ("unable to open database file", "; check that its folder is writable"),
+    ("permission denied", "; have the rights granted, or give another user in the URL"),
     ("Connection refused", "; check that the server runs and that host and port are right"),
 )
 
@@ -210,6 +219,17 @@ def _is_transient(error: exc.DBAPIError) -> bool:
         return error.orig.sqlite_errorname in ("SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY")
     state = getattr(error.orig, "sqlstate", None)
     return state in ("40001", "40P01")  # serialization failure, deadlock
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Return whether the database does not answer now, and may later."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    if type(error).__name__ not in ("OperationalError", "AdminShutdown", "CrashShutdown", "CannotConnectNow"):
+        return False
+    state = getattr(error, "sqlstate", None)
+    # no answer at all, connection failure, or a server that shuts down, recovers or starts
+    return state is None or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05")
 
 
 def _sqlite_path(url: URL, shown: str, create: bool) -> Path | None:
@@ -284,9 +304,7 @@ def _enter_wal_mode(connection: sqlite3.Connection) -> None:
 
 
 def _postgres_engine(url: URL, read_only: bool) -> Engine:
-    connect: dict[str, Any] = {}
-    if "connect_timeout" not in url.query:
-        connect["connect_timeout"] = _CONNECT_TIMEOUT_S
+    connect = {name: value for name, value in _CONNECT.items() if name not in url.query}
     engine = create_engine(url, connect_args=connect, pool_size=4, max_overflow=16)
 
     @event.listens_for(engine, "checkin")

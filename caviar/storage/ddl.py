@@ -110,7 +110,7 @@ FROM trials t JOIN studies s ON s.id = t.study_id
 WHERE t.parent IS NOT NULL""",
         """CREATE VIEW v_interventions AS
 SELECT s.name AS study, t.number, i.kind, i.arguments, i.author, i.note, i.status, i.message, i.epoch, i.step,
-  i.before, i.after, i.asked_at, i.applied_at, i.token
+  i.before, i.after, i.asked_at, i.applied_at, i.token, i.batch, i.sequence, i.metrics_before, i.metrics_after
 FROM interventions i JOIN trials t ON t.id = i.trial_id JOIN studies s ON s.id = t.study_id""",
     ]
 

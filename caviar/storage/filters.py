@@ -272,8 +272,11 @@ class Filters:
 
     def _column(self, word: str) -> Field:
         kind, column = COLUMNS[word], _trials[word]
-        number, text = (null(), self._by_code_point(column)) if kind == "text" else (column, null())
-        return Field(kind, number, text, column.is_(None), _NEVER, False)
+        if kind != "text":
+            return Field(kind, column, null(), column.is_(None), _NEVER, False)
+        # The words of states sort alike by any rule, and with a rule their index could not be used.
+        text: Sql = column if word == "state" else self._by_code_point(column)
+        return Field(kind, null(), text, column.is_(None), _NEVER, False)
 
     def _by_code_point(self, text: Sql) -> Sql:
         return text if self._is_sqlite else text.collate("C")

@@ -8,12 +8,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import or_, select
 from sqlalchemy.engine import Connection, Row
 
 from caviar.errors import SettingsError, StudyBusy
-from caviar.storage import codec, schema
+from caviar.storage import bulk, codec, holder, schema
 
 _leases = schema.leases
 
@@ -34,17 +33,21 @@ def acquire(connection: Connection, study_id: int, study: str, owner: str, ttl: 
     """Take or prolong the lease of a study.
 
     Raises:
-        StudyBusy: another owner holds it.
+        StudyBusy: another owner holds it, and it is not known to be dead.
     """
-    now = _now(connection)
-    until = now + ttl
-    insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(_leases)
+    at = now(connection)
+    until = at + ttl
+    free = _leases.c.expires_at <= at
+    held = connection.execute(select(_leases.c.owner).where(_leases.c.study_id == study_id)).scalar()
+    if held is not None and held != owner and holder.is_dead(held):
+        free = or_(free, _leases.c.owner == held)
+    insert = bulk.insert_into(_leases, connection.dialect.name)
     # One statement decides and acts: two processes that ask at once cannot both be told yes.
     taken = connection.execute(
-        insert.values(study_id=study_id, owner=owner, acquired_at=now, expires_at=until).on_conflict_do_update(
+        insert.values(study_id=study_id, owner=owner, acquired_at=at, expires_at=until).on_conflict_do_update(
             index_elements=[_leases.c.study_id],
             set_={name: insert.excluded[name] for name in ("owner", "acquired_at", "expires_at")},
-            where=_leases.c.expires_at <= now,
+            where=free,
         ),
         execution_options={"preserve_rowcount": True},
     ).rowcount
@@ -57,6 +60,23 @@ def acquire(connection: Connection, study_id: int, study: str, owner: str, ttl: 
         raise _busy(connection.execute(select(_leases).where(_leases.c.study_id == study_id)).one(), study)
 
 
+def refuse_lost(connection: Connection, study_id: int, study: str, owner: str) -> None:
+    """Refuse to go on where `owner` does not hold the lease; keep others from taking it to the transaction's end.
+
+    A lease that has expired is still held, until another takes it.
+
+    Raises:
+        StudyBusy: it has been taken, or given up.
+    """
+    lease = connection.execute(select(_leases).where(_leases.c.study_id == study_id).with_for_update()).first()
+    if lease is None or lease.owner != owner:
+        by = "nobody" if lease is None else repr(holder.shown(lease.owner))
+        raise StudyBusy(
+            f"the lease of study {study!r} was lost, {by} holds it now: this process was stopped or cut off for longer "
+            "than a lease lasts; run the same command once the study is free"
+        )
+
+
 def refuse_held(connection: Connection, study_id: int, study: str) -> None:
     """Refuse to go on where somebody holds the lease of a study.
 
@@ -64,13 +84,13 @@ def refuse_held(connection: Connection, study_id: int, study: str) -> None:
         StudyBusy: somebody does; the message says who, since when, and until when.
     """
     lease = connection.execute(select(_leases).where(_leases.c.study_id == study_id)).first()
-    if lease is not None and lease.expires_at > _now(connection):
+    if lease is not None and lease.expires_at > now(connection) and not holder.is_dead(lease.owner):
         raise _busy(lease, study)
 
 
 def _busy(lease: Row[Any], study: str) -> StudyBusy:
     return StudyBusy(
-        f"study {study!r} is being swept by {lease.owner!r} since {_shown(lease.acquired_at)}; "
+        f"study {study!r} is being swept by {holder.shown(lease.owner)!r} since {_shown(lease.acquired_at)}; "
         f"wait until it is done, or, if it has died, until its lease expires at {_shown(lease.expires_at)}"
     )
 
@@ -84,7 +104,8 @@ def release(connection: Connection, study: str, owner: str) -> None:
         )
 
 
-def _now(connection: Connection) -> datetime:
+def now(connection: Connection) -> datetime:
+    """Return the time by the clock of the database."""
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
     now: datetime = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from caviar.storage import codec, schema
+from caviar.storage import bulk, codec, schema
 
 #: kind (`param` or `metric`) and name, in order.
 Names = dict[tuple[str, str], None]
@@ -41,8 +40,7 @@ class NameBook:
         for offset, (kind, name) in enumerate(new):
             codec.check_name(kind, name)
             rows.append({"study_id": study_id, "kind": kind, "name": name, "position": first + offset})
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
+        connection.execute(bulk.insert_into(table, connection.dialect.name).on_conflict_do_nothing(), rows)
         return new
 
     def commit(self, study_id: int, names: Names) -> None:

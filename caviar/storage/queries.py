@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Select, literal_column, select
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from caviar.records import TrialState
 from caviar.storage import rows, schema
 from caviar.storage.filters import Filters
+
+#: Values as the driver gives them: times are texts on SQLite.
+FoundRow = tuple[Any, ...]
 
 _trials = schema.trials.c
 
@@ -25,7 +28,7 @@ def find(
     limit: int | None = None,
     after: int | None = None,
     columns: Sequence[str] = rows.READ,
-) -> Sequence[Row[Any]]:
+) -> Sequence[FoundRow]:
     """Return rows of trials.
 
     Args:
@@ -89,5 +92,8 @@ def _has_index(key: Any) -> bool:
     return any(key is column for column in (_trials.score, _trials.tie, _trials.value))
 
 
-def _fetch(connection: Connection, query: Select[Any], limit: int | None) -> Sequence[Row[Any]]:
-    return connection.execute(query if limit is None else query.limit(limit)).fetchall()
+def _fetch(connection: Connection, query: Select[Any], limit: int | None) -> Sequence[FoundRow]:
+    # The driver's own tuples: making rows of them takes as long as reading them.
+    cursor = connection.execute(query if limit is None else query.limit(limit)).cursor
+    assert cursor is not None
+    return cursor.fetchall()

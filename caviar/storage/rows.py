@@ -18,20 +18,21 @@ from caviar.storage.types import as_utc, time_from_db, time_to_text
 
 #: Columns of `trials` that a record fills, in the order of `trial_row`. The id is first.
 WRITTEN = (
-    "id", "study_id", "number", "state", "reason", "value", "score", "tie", "params", "metrics", "epoch", "seconds",
-    "started_at", "finished_at", "parent", "parent_id", "parent_epoch", "error", "traceback", "worker",
+    "id", "study_id", "number", "space_version", "state", "reason", "value", "score", "tie", "params", "metrics",
+    "epoch", "seconds", "started_at", "finished_at", "parent", "parent_id", "parent_epoch", "error", "traceback",
+    "worker",
 )  # fmt: skip
 
 #: Their types in Postgres, for arrays of them.
 WRITTEN_TYPES = (
-    "bigint", "bigint", "bigint", "text", "text", "float8", "float8", "float8", "jsonb", "jsonb", "bigint", "float8",
-    "timestamptz", "timestamptz", "text", "bigint", "bigint", "text", "text", "text",
+    "bigint", "bigint", "bigint", "bigint", "text", "text", "float8", "float8", "float8", "jsonb", "jsonb",
+    "bigint", "float8", "timestamptz", "timestamptz", "text", "bigint", "bigint", "text", "text", "text",
 )  # fmt: skip
 
 #: Columns of `trials` that make a record, in the order of `trial_from_row`.
 READ = (
     "number", "state", "params", "value", "metrics", "epoch", "seconds", "started_at", "finished_at", "parent",
-    "parent_epoch", "reason", "error", "traceback", "worker",
+    "parent_epoch", "reason", "error", "traceback", "worker", "space_version",
 )  # fmt: skip
 
 _LONGEST_NAME = 200
@@ -64,6 +65,7 @@ def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None, *
             schema.trial_id(study_id, number),
             study_id,
             number,
+            check_version(trial.space_version),
             str(_STATES[trial.state]),
             codec.encode_text(trial.reason),
             value,
@@ -106,6 +108,7 @@ def trial_from_row(row: Sequence[Any], study: str) -> Trial:
         error=codec.decode_text(row[12]),
         traceback=codec.decode_text(row[13]),
         worker=codec.decode_text(row[14]),
+        space_version=row[15],
     )
 
 
@@ -122,6 +125,17 @@ def check_number(number: Any) -> int:
     if not 0 <= whole < schema.NUMBERS:
         raise StorageError(f"a trial's number must be whole, from 0 to {schema.NUMBERS - 1}, found {number!r}")
     return whole
+
+
+def check_version(version: Any) -> int:
+    """Return a version that a space can have.
+
+    Raises:
+        StorageError: it is no whole number from 1 to 2**31 - 1.
+    """
+    if not isinstance(version, int) or not 1 <= version < 2**31:
+        raise StorageError(f"the version of a space must be whole, from 1 to {2**31 - 1}, found {version!r}")
+    return version
 
 
 def check_study_name(name: Any) -> str:
@@ -173,7 +187,7 @@ def study_row(spec: StudySpec) -> dict[str, Any]:
             raise SettingsError(f"{name} must be a whole number of 64 bits, found {row[name]!r}")
     for name in ("metric", "dtype", "kernel", "caviar_version", "data_source", "data_target", "data_fingerprint"):
         row[name] = codec.encode_text(row[name])
-    known = {*_SPEC_COLUMNS, "data", "space"}
+    known = {*_SPEC_COLUMNS, "data", "space", "space_version"}
     more = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in known}
     more_data = {f.name: getattr(spec.data, f.name) for f in fields(spec.data) if f.name not in _DATA_COLUMNS}
     if more_data:
@@ -194,8 +208,8 @@ def space_text(study: str, space: Mapping[str, Any]) -> str:
         raise SettingsError(f"the space of {study!r} must be plain, finite data: {error}") from error
 
 
-def spec_from_row(row: Row[Any], space: str | None) -> StudySpec:
-    """Return the spec of a row of `studies` and the JSON of its space."""
+def spec_from_row(row: Row[Any], space: str | None, space_version: int) -> StudySpec:
+    """Return the spec of a row of `studies`, the JSON of its space and the version of that."""
     settings = json.loads(row.settings)
     known_data = {f.name for f in fields(DataSpec)}
     more_data = {k: v for k, v in settings.pop("data", {}).items() if k in known_data}
@@ -210,6 +224,7 @@ def spec_from_row(row: Row[Any], space: str | None) -> StudySpec:
             **more_data,
         ),
         space=json.loads(space) if space else {},
+        space_version=space_version,
         seed=row.seed,
         metric=codec.decode_text(row.metric) or "",
         direction=_direction(row.direction),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -21,13 +22,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
 from caviar.storage.types import Id, JsonText, UtcTime
 
 #: The revisions of the schema, oldest first; the last is what this caviar reads and writes.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 
 #: Name of the table that holds the revision. Not Alembic's default, which other programs' databases have too.
 VERSION_TABLE = "caviar_version"
@@ -182,25 +184,32 @@ reports = Table(
     sqlite_with_rowid=False,
 )
 
+#: States on disk; the files lie in the checkpoint folder, which is not part of the database.
 checkpoints = Table(
     "checkpoints",
     metadata,
     Column("id", Id, Identity(), primary_key=True),
     _trial_id(),
+    #: Epochs completed, mini-batches of the next one done, and updates done in all.
     Column("epoch", BigInteger, nullable=False),
-    #: Mini-batches trained in all; null at the end of an epoch.
-    Column("step", BigInteger),
+    Column("batch", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    #: Rollbacks of the trial before it, and interventions applied before it.
+    Column("segment", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    #: Relative to the checkpoint folder.
     Column("path", Text, nullable=False),
-    Column("size_bytes", BigInteger),
-    Column("checksum", Text),
-    #: Why it is kept: `recent`, `best`, `branch`, ...
-    Column("kept_for", Text),
+    Column("size_bytes", BigInteger, nullable=False),
+    #: JSON list of reasons to keep it: `start`, `branch`, `asked`, ...; empty where only the policy keeps it.
+    Column("pins", Text, nullable=False, server_default="[]"),
+    #: Whether a rollback went behind it, so that it is no longer part of the trial's past.
+    Column("abandoned", Boolean, nullable=False, server_default=false()),
     Column("created_at", UtcTime, nullable=False),
     Index("ix_checkpoints_trial_id_epoch", "trial_id", "epoch"),
     sqlite_autoincrement=True,
 )
 
-#: What people asked of a running trial, and what became of it.
+#: What people and rules asked of a running trial, and what became of it.
 interventions = Table(
     "interventions",
     metadata,
@@ -216,14 +225,55 @@ interventions = Table(
     #: `asked`, then `applied` or `rejected`.
     Column("status", Text, nullable=False, server_default="asked"),
     Column("message", Text),
+    #: Place in the order of application, counted from 1.
+    Column("sequence", BigInteger),
+    #: Epochs completed, mini-batches of the next one done, and updates done in all, when it was applied.
     Column("epoch", BigInteger),
+    Column("batch", BigInteger),
     Column("step", BigInteger),
-    #: JSON objects: the params before and after.
+    #: JSON objects: what it changed, before and after.
     Column("before", JsonText),
     Column("after", JsonText),
+    #: JSON objects: the metrics of the last epoch before it, and of the first after it.
+    Column("metrics_before", JsonText),
+    Column("metrics_after", JsonText),
     Column("asked_at", UtcTime, nullable=False),
     Column("applied_at", UtcTime),
     UniqueConstraint("trial_id", "token"),
+    sqlite_autoincrement=True,
+)
+
+#: The trials that are babysat, or were: a trial that is here is panda mode's, and no sweep trains it.
+panda_sessions = Table(
+    "panda_sessions",
+    metadata,
+    Column("trial_id", Id, ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    #: JSON object: the params before the first intervention.
+    Column("start_params", JsonText, nullable=False),
+    #: JSON object: how it is babysat (epochs, rules, which checkpoints are kept).
+    Column("settings", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    #: Who trains it, since when, and when that expires unless it is prolonged; null where nobody does.
+    Column("owner", Text),
+    Column("acquired_at", UtcTime),
+    Column("expires_at", UtcTime),
+)
+
+#: Each run of a sweep's coordinator, and where its time went.
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", Id, Identity(), primary_key=True),
+    Column("study_id", Id, ForeignKey("studies.id", ondelete="CASCADE"), nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime),
+    Column("n_workers", Integer),
+    #: Trials that ended in it.
+    Column("n_ended", BigInteger, nullable=False, server_default="0"),
+    #: JSON object: seconds by what they were spent on.
+    Column("ledger", Text, nullable=False, server_default="{}"),
+    Index("ix_sweeps_study_id", "study_id"),
     sqlite_autoincrement=True,
 )
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import exc, insert, select
+from sqlalchemy import bindparam, exc, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from caviar.errors import (
@@ -24,12 +24,19 @@ from caviar.storage.base import Storage, StudyNotes
 from caviar.storage.database import Database
 from caviar.storage.filters import Filters, Known, known_metrics
 from caviar.storage.names import NameBook
+from caviar.storage.sql_ledgers import SqlLedgers
+from caviar.storage.sql_sessions import SqlSessions
 from caviar.storage.version import prepare
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _READ_SQL = ", ".join(rows.READ)
+_STUDIES = schema.studies.c
+# nearly every operation begins with it, and making a statement takes longer than running it
+_KEY = select(_STUDIES.id, _STUDIES.kind, _STUDIES.metric, _STUDIES.direction).where(
+    _STUDIES.name == bindparam("of_name")
+)
 
 
 class StudyKey(NamedTuple):
@@ -58,6 +65,9 @@ class SqlStorage(Storage):
         self._db = database
         self._names = NameBook()
         prepare(database, create=create)
+        self.sessions = SqlSessions(self)
+        self.ledgers = SqlLedgers(self)
+        self.path = database.path
 
     def __repr__(self) -> str:
         return f"SqlStorage({self.url!r})"
@@ -106,48 +116,38 @@ class SqlStorage(Storage):
     def summary(self, study: str) -> StudySummary:
         return self._db.read(f"read study {study!r}", lambda connection: self._summary(connection, study))
 
-    def add_trials(self, study: str, trials: Sequence[Trial]) -> None:
+    def reserve_numbers(self, study: str, below: int) -> None:
+        counts = schema.study_counts.c
+
+        def work(connection: Connection) -> None:
+            key = self.study_key(connection, study)
+            connection.execute(
+                update(schema.study_counts)
+                .where(counts.study_id == key.id, counts.next_number < below)
+                .values(next_number=below)
+            )
+
+        self._db.write(f"reserve numbers of {study!r}", work)
+
+    def add_trials(self, study: str, trials: Sequence[Trial], *, owner: str | None = None) -> None:
         _check_distinct(study, [trial.number for trial in trials])
 
         def work(connection: Connection) -> None:
             key = self.study_key(connection, study)
-            new = self._trial_rows(connection, key, trials)
-            learnt = self._learn(connection, key, trials)
-            try:
-                bulk.insert_trials(connection, new)
-            except exc.IntegrityError as error:
-                text = str(error.orig)
-                if "trials.id" in text or "pk_trials" in text:
-                    raise StorageError(
-                        f"could not add {len(trials)} trials to {study!r}: a number from {_span(trials)} is "
-                        "taken; another coordinator may have added it"
-                    ) from error
-                raise
-            self._names.commit(key.id, learnt)
+            if owner is not None:
+                leases.refuse_lost(connection, key.id, study, owner)
+            self.insert_trials(connection, key, trials)
 
         if trials:
             self._db.write(f"add {len(trials)} trials to {study!r}", work)
 
-    def write(self, study: str, results: Sequence[TrialResult]) -> None:
-        trials = [result.trial for result in results]
-        _check_distinct(study, [trial.number for trial in trials])
+    def write(self, study: str, results: Sequence[TrialResult], *, owner: str | None = None) -> None:
+        _check_distinct(study, [result.trial.number for result in results])
 
         def work(connection: Connection) -> None:
-            key = self.study_key(connection, study)
-            changed = self._trial_rows(connection, key, trials)
-            learnt = self._learn(connection, key, trials, [r.reports for r in results if r.reports is not None])
-            found = bulk.update_trials(connection, changed)
-            if found != len(changed):
-                raise TrialNotFound(
-                    f"could not write {len(changed)} trials of {study!r}: {len(changed) - found} of the numbers "
-                    f"{_span(trials)} are not in the database; add them first"
-                )
-            reported = []
-            for row, result in zip(changed, results, strict=True):
-                if result.reports is not None:
-                    reported.extend(report_rows.to_rows(row[0], result.reports))
-            bulk.put_reports(connection, reported)
-            self._names.commit(key.id, learnt)
+            if owner is not None:
+                leases.refuse_lost(connection, self.study_key(connection, study).id, study, owner)
+            self.put_results(connection, study, results)
 
         if results:
             self._db.write(f"write {len(results)} trials of {study!r}", work)
@@ -182,19 +182,33 @@ class SqlStorage(Storage):
         return self._db.read(f"read trials of {study!r}", work)
 
     def pages(self, study: str, *, where: str | None = None, size: int = 10_000) -> Iterator[list[Trial]]:
+        for found, _ in self._pages(study, where, size, rows.READ):
+            yield [rows.trial_from_row(row, study) for row in found]
+
+    def frame_pages(self, study: str, *, where: str | None = None, size: int = 10_000) -> Iterator[pd.DataFrame]:
+        names: tuple[list[str], list[str]] | None = None
+        for found, known in self._pages(study, where, size, frames.COLUMNS):
+            names = names or known
+            yield frames.make_frame(found, *names)
+
+    def _pages(
+        self, study: str, where: str | None, size: int, columns: Sequence[str]
+    ) -> Iterator[tuple[Sequence[queries.FoundRow], tuple[list[str], list[str]]]]:
+        """Return rows in order of number, their first column, with the params and metrics that the study has."""
         if size < 1:
             raise QueryError(f"a page must hold at least 1 trial, found size = {size!r}")
         after: int | None = None
 
-        def work(connection: Connection) -> list[Trial]:
+        def work(connection: Connection) -> tuple[Sequence[queries.FoundRow], tuple[list[str], list[str]]]:
             key = self.study_key(connection, study)
             filters = self._filters(connection, key)
-            found = queries.find(connection, key.id, filters, where=where, limit=size, after=after)
-            return [rows.trial_from_row(row, study) for row in found]
+            found = queries.find(connection, key.id, filters, where=where, limit=size, after=after, columns=columns)
+            kinds = [self._names.known(connection, key.id, kind) for kind in ("param", "metric")]
+            return found, (kinds[0], kinds[1])
 
-        while page := self._db.read(f"read trials of {study!r}", work):
+        while (page := self._db.read(f"read trials of {study!r}", work))[0]:
             yield page
-            after = page[-1].number
+            after = page[0][-1][0]
 
     def frame(
         self, study: str, *, where: str | None = None, sort: str | None = None, limit: int | None = None
@@ -239,9 +253,18 @@ class SqlStorage(Storage):
 
     def add_space(self, study: str, space: Mapping[str, Any]) -> int:
         text = rows.space_text(study, space)
-        return self._db.write(
-            f"add a space to {study!r}",
-            lambda connection: admin.add_space(connection, self.study_key(connection, study).id, text),
+
+        def work(connection: Connection) -> int:
+            key = self.study_key(connection, study)
+            leases.refuse_held(connection, key.id, study)
+            return admin.add_space(connection, key.id, text)
+
+        return self._db.write(f"add a space to {study!r}", work)
+
+    def spaces(self, study: str) -> list[dict[str, Any]]:
+        return self._db.read(
+            f"read the spaces of {study!r}",
+            lambda connection: admin.spaces(connection, self.study_key(connection, study).id),
         )
 
     def rename_study(self, study: str, name: str) -> None:
@@ -300,18 +323,50 @@ class SqlStorage(Storage):
     def close(self) -> None:
         self._db.close()
 
+    def insert_trials(self, connection: Connection, key: StudyKey, trials: Sequence[Trial]) -> None:
+        """Add new trials inside a transaction; see :meth:`add_trials`."""
+        new = self._trial_rows(connection, key, trials)
+        learnt = self._learn(connection, key, trials)
+        try:
+            bulk.insert_trials(connection, new)
+        except exc.IntegrityError as error:
+            text = str(error.orig)
+            if "trials.id" in text or "pk_trials" in text:
+                raise StorageError(
+                    f"could not add {len(trials)} trials to {key.name!r}: a number from {_span(trials)} is "
+                    "taken; another coordinator may have added it"
+                ) from error
+            raise
+        self._names.commit(key.id, learnt)
+
+    def put_results(self, connection: Connection, study: str, results: Sequence[TrialResult]) -> None:
+        """Write results inside a transaction; see :meth:`write`."""
+        key = self.study_key(connection, study)
+        trials = [result.trial for result in results]
+        changed = self._trial_rows(connection, key, trials)
+        learnt = self._learn(connection, key, trials, [r.reports for r in results if r.reports is not None])
+        found = bulk.update_trials(connection, changed)
+        if found != len(changed):
+            raise TrialNotFound(
+                f"could not write {len(changed)} trials of {study!r}: {len(changed) - found} of the numbers "
+                f"{_span(trials)} are not in the database; add them first"
+            )
+        reported = []
+        for row, result in zip(changed, results, strict=True):
+            if result.reports is not None:
+                reported.extend(report_rows.to_rows(row[0], result.reports))
+        bulk.put_reports(connection, reported)
+        self._names.commit(key.id, learnt)
+
     def study_key(self, connection: Connection, name: str) -> StudyKey:
         """Return id, metric and direction of a study.
 
         Raises:
             StudyNotFound: there is none of that name; the message lists those there are.
         """
-        columns = schema.studies.c
         row = None
         if isinstance(name, str) and codec.is_storable(name):
-            row = connection.execute(
-                select(columns.id, columns.kind, columns.metric, columns.direction).where(columns.name == name)
-            ).first()
+            row = connection.execute(_KEY, {"of_name": name}).first()
         if row is None:
             raise StudyNotFound(self._no_study(connection, name))
         return StudyKey(row.id, name, row.kind, codec.decode_text(row.metric) or "", row.direction)
@@ -328,10 +383,10 @@ class SqlStorage(Storage):
         return f"there is no study {name!r} (there are {', '.join(map(repr, names[:10]))}{more}){hint}"
 
     def _no_trial(self, connection: Connection, key: StudyKey, number: int) -> str:
-        n = connection.execute(
-            select(schema.study_counts.c.next_number).where(schema.study_counts.c.study_id == key.id)
-        ).scalar_one()
-        has = "it has none yet" if n == 0 else f"it has 0 to {n - 1}"
+        last = connection.execute(
+            select(func.max(schema.trials.c.id)).where(schema.trials.c.id.between(*schema.trial_ids(key.id)))
+        ).scalar()
+        has = "it has none yet" if last is None else f"it has 0 to {last % schema.NUMBERS}"
         return f"study {key.name!r} has no trial {number!r} ({has})"
 
     def _filters(self, connection: Connection, key: StudyKey) -> Filters:
@@ -345,21 +400,24 @@ class SqlStorage(Storage):
     def _spec(self, connection: Connection, name: str) -> StudySpec:
         key = self.study_key(connection, name)
         row = connection.execute(select(schema.studies).where(schema.studies.c.id == key.id)).one()
-        space = connection.execute(
-            select(schema.spaces.c.space)
+        newest = connection.execute(
+            select(schema.spaces.c.space, schema.spaces.c.version)
             .where(schema.spaces.c.study_id == key.id)
             .order_by(schema.spaces.c.version.desc())
             .limit(1)
-        ).scalar()
-        return rows.spec_from_row(row, space)
+        ).first()
+        return rows.spec_from_row(row, *(newest or (None, 1)))
 
     def _summary(self, connection: Connection, name: str) -> StudySummary:
         spec = self._spec(connection, name)
         key = self.study_key(connection, name)
         counted = connection.execute(select(schema.study_counts).where(schema.study_counts.c.study_id == key.id)).one()
         counts = {state: getattr(counted, f"n_{state.lower()}") for state in TrialState}
+        notes = admin.notes(connection, key.id)
         return StudySummary(
             spec=spec,
+            note=notes.note,
+            tags=notes.tags,
             counts={state: count for state, count in counts.items() if count},
             best=self._best(connection, key),
         )

@@ -31,7 +31,8 @@ def prepare(database: Database, *, create: bool = True) -> None:
     if found is None:
         if not create:
             raise StorageError(
-                f"{database.shown!r} holds no caviar database; give --storage URL, or run a sweep to make one"
+                f"{database.shown!r} holds no caviar database, or none that you may see; give --storage URL, or run a "
+                "sweep to make one"
             )
         # Before anything is changed: the file may be another program's.
         database.read("list the tables", lambda connection: _refuse_foreign(connection, database.shown))

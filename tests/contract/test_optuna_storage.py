@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.testing.pytest_storages import StorageTestCase
 
-from caviar.storage.optuna_storage import OptunaStorage
+from caviar.storage.optuna_api import OptunaStorage
 
 
 class TestSqlite(StorageTestCase):
@@ -19,7 +19,7 @@ class TestSqlite(StorageTestCase):
         """A fresh storage."""
         opened = OptunaStorage(sqlite_url)
         yield opened
-        opened.remove_session()
+        opened.close()
 
 
 @pytest.mark.postgres
@@ -31,4 +31,4 @@ class TestPostgres(StorageTestCase):
         """A fresh storage."""
         opened = OptunaStorage(postgres_url)
         yield opened
-        opened.remove_session()
+        opened.close()

@@ -22,11 +22,10 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import exc, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Row
 
 from caviar.errors import StorageError
-from caviar.storage import admin, bulk, codec, optuna_view, schema
+from caviar.storage import admin, bulk, codec, leases, optuna_view, schema
 from caviar.storage.database import Database
 from caviar.storage.optuna_cache import TrialCache
 from caviar.storage.sql_storage import insert_study
@@ -42,17 +41,18 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
 
     Args:
         url: URL of the storage.
+        create: whether a missing database is made.
 
     Raises:
         StorageVersionError: the schema is older or newer than this caviar's.
         StorageError: the database cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self._url = url
-        self._db = Database(url)
+        self._db = Database(url, create=create)
         try:
-            prepare(self._db)
+            prepare(self._db, create=create)
         except BaseException:
             self._db.close()
             raise
@@ -71,8 +71,12 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, str]) -> None:
         self.__init__(state["url"])  # type: ignore[misc]
 
-    def remove_session(self) -> None:
+    def close(self) -> None:
+        """Close all connections."""
         self._db.close()
+
+    def remove_session(self) -> None:
+        """Do nothing: no thread has a session of its own. Optuna calls this while other threads still work."""
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         name = study_name if study_name is not None else DEFAULT_STUDY_NAME_PREFIX + str(uuid.uuid4())
@@ -107,7 +111,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
 
     def delete_study(self, study_id: int) -> None:
         def work(connection: Connection) -> None:
-            self._study(connection, study_id)
+            leases.refuse_held(connection, study_id, str(self._study(connection, study_id).name))
             admin.delete(connection, study_id)
 
         self._db.write(f"delete study {study_id}", work)
@@ -329,9 +333,11 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
             if len(directions) > 1:
                 raise RuntimeError("Best trial can be obtained only for single-objective optimization.")
             value = _trials.value.desc() if directions[0] == StudyDirection.MAXIMIZE else _trials.value.asc()
-            best = connection.execute(
-                complete.where(_trials.value.is_not(None)).order_by(value, _trials.number).limit(1)
-            ).scalar()
+            top = select(_trials.value).where(_trials.study_id == study_id, _trials.state == "COMPLETE")
+            top = top.where(_trials.value.is_not(None)).order_by(value).limit(1)
+            # Equal ones are told apart as caviar does.
+            equal = complete.where(_trials.value == top.scalar_subquery())
+            best = connection.execute(equal.order_by(_trials.tie.asc().nulls_last(), _trials.number).limit(1)).scalar()
             if best is None:
                 raise ValueError("No trials are completed yet.")
             return optuna_view.load(connection, study_id, [best])[0]
@@ -466,7 +472,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         return self._db.read(f"read the attributes of study {study_id}", work)
 
     def _insert(self, table: Any) -> Any:
-        return sqlite.insert(table) if self._db.is_sqlite else postgresql.insert(table)
+        return bulk.insert_into(table, self._db.dialect)
 
 
 def _directions(study: Row[Any]) -> list[StudyDirection]:

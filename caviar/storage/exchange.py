@@ -1,0 +1,342 @@
+"""Studies to files and back: `.jsonl` and `.parquet` with all reports, `.csv` for spreadsheets, without them.
+
+Every form holds the study's spec and a version, and all of them come back exactly. JSON in them is strict: what JSON
+cannot hold is written as :mod:`caviar.storage.codec` says.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from caviar.errors import CaviarError, DataError, DataNotFound, StudyMismatch
+from caviar.records import DataSpec, Direction, StudySpec, Trial, TrialResult
+from caviar.storage import codec
+from caviar.storage.base import Storage
+from caviar.storage.plain import JSON, PLAIN, Record, from_record, to_record
+
+#: Version of the files.
+FORMAT = 1
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+
+_BATCH = 2_000
+_MARK = "caviar_export"
+_SPEC = "study_spec"
+_WHOLE = ("number", "epoch", "parent_epoch", "space_version")
+_REAL = ("value", "seconds")
+
+
+def export_study(storage: Storage, study: str, path: str | Path) -> int:
+    """Write a study to a file, whole or not at all.
+
+    Args:
+        storage: where it is.
+        study: its name.
+        path: ends in `.csv`, `.parquet` or `.jsonl`; an older file is replaced.
+
+    Returns:
+        The number of trials.
+
+    Raises:
+        StudyNotFound: there is no such study.
+        DataError: the ending is another, or the file cannot be written.
+    """
+    path = _checked(path)
+    spec = storage.get_study(study)
+    header = _header(spec, storage)
+    # Written beside the target: replacing is atomic only within one file system.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            if path.suffix == ".jsonl":
+                n = _write_jsonl(beside, header, storage, study)
+            elif path.suffix == ".csv":
+                n = _write_csv(beside, header, storage, study)
+            else:
+                n = _write_parquet(beside, header, storage, study)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    return n
+
+
+def import_study(storage: Storage, path: str | Path, *, name: str | None = None) -> StudySpec:
+    """Read a study that `export_study` wrote, whole or not at all.
+
+    Args:
+        storage: where it goes.
+        path: the file.
+        name: the name it gets; by default that which it had.
+
+    Raises:
+        StudyMismatch: a study of that name exists; give another.
+        DataNotFound: there is no such file.
+        DataError: it is no export of caviar, of another version, or has unknown columns or values.
+    """
+    path = _checked(path)
+    if not path.is_file():
+        raise DataNotFound(f"there is no file {str(path)!r}")
+    read = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
+    try:
+        records = read(path)
+        header = _checked_header(next(records, None), path)
+        spec = _spec(header, path)
+        if name is not None:
+            spec = replace(spec, name=name)
+        _store(storage, spec, records, header)
+    except CaviarError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"cannot read {str(path)!r} as an export of caviar: {' '.join(str(error).split())}") from error
+    return storage.get_study(spec.name)
+
+
+def _checked(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"the file must end in {', '.join(SUFFIXES)}, found {str(path)!r}")
+    return path
+
+
+def _header(spec: StudySpec, storage: Storage) -> Record:
+    study = asdict(spec)
+    study["created_at"] = None if spec.created_at is None else spec.created_at.isoformat()
+    notes = storage.notes(spec.name)
+    spaces = storage.spaces(spec.name)
+    return {_MARK: FORMAT, _SPEC: study, "spaces": spaces, "note": notes.note, "tags": list(notes.tags)}
+
+
+def _checked_header(header: Record | None, path: Path) -> Record:
+    if not isinstance(header, dict) or _MARK not in header:
+        raise DataError(f"{str(path)!r} is no export of caviar: it does not say so in its beginning")
+    if header[_MARK] != FORMAT:
+        raise DataError(
+            f"{str(path)!r} is an export of version {header[_MARK]!r}, this caviar reads {FORMAT}: upgrade caviar"
+        )
+    return header
+
+
+def _spec(header: Record, path: Path) -> StudySpec:
+    study = dict(header[_SPEC])
+    _refuse_unknown(study, [field.name for field in fields(StudySpec)], path)
+    _refuse_unknown(study["data"], [field.name for field in fields(DataSpec)], path)
+    study["data"] = DataSpec(**study["data"])
+    study["direction"] = Direction(study["direction"])
+    study["created_at"] = datetime.fromisoformat(study["created_at"]) if study["created_at"] else None
+    return StudySpec(**study)
+
+
+def _refuse_unknown(found: Iterable[str], known: Iterable[str], path: Path) -> None:
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        raise DataError(
+            f"{str(path)!r} has unknown columns {', '.join(map(repr, unknown[:5]))} (known: {', '.join(known)})"
+        )
+
+
+def _records(storage: Storage, study: str) -> Iterator[Record]:
+    for page in storage.pages(study, size=_BATCH):
+        for trial in page:
+            yield to_record(trial, storage.reports(study, trial.number))
+
+
+def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header: Record) -> None:
+    """Store a study under a name of its own, and give it the right one when it is whole."""
+    if spec.name in {summary.spec.name for summary in storage.studies()}:
+        raise StudyMismatch(f"study {spec.name!r} exists already; give another with --name, or rename or delete it")
+    first, *later = header["spaces"] or [{}]
+    partial = storage.create_study(replace(spec, name=f"import-{uuid.uuid4().hex[:12]}", space=first)).name
+    try:
+        for space in later:
+            storage.add_space(partial, space)
+        old = f"{header[_SPEC]['name']}/"
+        batch: list[TrialResult] = []
+        for record in records:
+            if (record.get("parent") or "").startswith(old):
+                record["parent"] = f"{partial}/{record['parent'].removeprefix(old)}"
+            batch.append(from_record(partial, record))
+            if len(batch) == _BATCH:
+                _store_batch(storage, partial, batch)
+                batch = []
+        _store_batch(storage, partial, batch)
+        storage.annotate(partial, note=header.get("note"), add_tags=header.get("tags", ()))
+        storage.rename_study(partial, spec.name)
+    except BaseException:
+        storage.delete_study(partial)
+        raise
+
+
+def _store_batch(storage: Storage, study: str, batch: list[TrialResult]) -> None:
+    storage.add_trials(study, [result.trial for result in batch])
+    storage.write(study, [result for result in batch if result.reports is not None])
+
+
+def _write_jsonl(path: Path, header: Record, storage: Storage, study: str) -> int:
+    n = 0
+    with path.open("w", encoding="ascii") as file:
+        file.write(json.dumps(header) + "\n")
+        for record in _records(storage, study):
+            plain = json.dumps({name: _strict(record[name]) for name in PLAIN}, allow_nan=False)
+            # The JSON of params, metrics and reports goes in as it is; texts beyond ASCII are escaped.
+            nested = ", ".join(f'"{name}": {_ascii(record[name])}' for name in JSON)
+            file.write(f"{plain[:-1]}, {nested}}}\n")
+            n += 1
+    return n
+
+
+def _strict(value: Any) -> Any:
+    """Return a value that JSON holds: an infinity as a text."""
+    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ascii(text: str | None) -> str:
+    if text is None:
+        return "null"
+    return text if text.isascii() else json.dumps(json.loads(text))
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            record = json.loads(line)
+            if number:
+                _refuse_unknown(record, (*PLAIN, *JSON), path)
+                for name in JSON:
+                    if record.get(name) is not None:
+                        record[name] = json.dumps(record[name])
+            yield record
+
+
+def _write_csv(path: Path, header: Record, storage: Storage, study: str) -> int:
+    # The columns are known only when all trials were seen.
+    params: dict[str, None] = {}
+    metrics: dict[str, None] = {}
+    for page in storage.pages(study, size=_BATCH):
+        for trial in page:
+            params.update(dict.fromkeys(trial.params))
+            metrics.update(dict.fromkeys(trial.metrics))
+    flat = [f"params.{name}" for name in sorted(params)] + [f"metrics.{name}" for name in sorted(metrics)]
+    n = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*PLAIN, *flat, _MARK, _SPEC])
+        for page in storage.pages(study, size=_BATCH):
+            for trial in page:
+                row = [_cell(_text_of(trial, name)) for name in PLAIN]
+                row += [_cell(trial.params.get(name)) for name in sorted(params)]
+                row += [_cell(trial.metrics.get(name)) for name in sorted(metrics)]
+                writer.writerow([*row, FORMAT, json.dumps(header) if n == 0 else ""])
+                n += 1
+        if n == 0:
+            writer.writerow([*[""] * (len(PLAIN) + len(flat)), FORMAT, json.dumps(header)])
+    return n
+
+
+def _text_of(trial: Trial, name: str) -> Any:
+    value = getattr(trial, name)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _cell(value: Any) -> str:
+    """Return a value as it stands in a cell: a text that would be read as something else is written as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        is_plain = bool(value) and codec.is_storable(value) and value == value.strip() and "\r" not in value
+        if is_plain and value[0] != '"' and isinstance(_value(value), str):
+            return str(value)
+        return json.dumps(str(value))
+    return repr(value)
+
+
+def _value(cell: str) -> Any:
+    if cell == "":
+        return None
+    if cell[0] == '"':
+        return json.loads(cell)
+    for kind in (int, float):
+        try:
+            return kind(cell) if "_" not in cell else cell
+        except ValueError:
+            continue
+    return cell
+
+
+def _read_csv(path: Path) -> Iterator[Record]:
+    csv.field_size_limit(2**31 - 1)
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        if _MARK not in columns or _SPEC not in columns:
+            yield {}
+            return
+        flat = [name for name in columns if name.startswith(("params.", "metrics."))]
+        _refuse_unknown(columns, (*PLAIN, *flat, _MARK, _SPEC), path)
+        for position, row in enumerate(reader):
+            if position == 0:
+                header = json.loads(row[_SPEC])
+                yield {**header, _MARK: int(row[_MARK])}
+            if not row["number"]:
+                continue
+            record = {name: _value(row[name]) for name in PLAIN}
+            for name in _REAL:
+                record[name] = None if record[name] is None else float(record[name])
+            for scope in ("params", "metrics"):
+                cells = {name.partition(".")[2]: _value(row[name]) for name in flat if name.startswith(f"{scope}.")}
+                told = {name: value for name, value in cells.items() if value is not None}
+                record[scope] = codec.encode_params(told) if scope == "params" else codec.encode_metrics(told)
+            yield record
+
+
+def _write_parquet(path: Path, header: Record, storage: Storage, study: str) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {name: pa.int64() for name in _WHOLE} | {name: pa.float64() for name in _REAL}
+    schema = pa.schema(
+        [(name, types.get(name, pa.string())) for name in (*PLAIN, *JSON)], metadata={_MARK: json.dumps(header)}
+    )
+    n = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        batch: list[Record] = []
+        for record in _records(storage, study):
+            # Parquet holds texts in UTF-8, as the databases do.
+            for name in PLAIN:
+                if isinstance(record[name], str):
+                    record[name] = codec.encode_text(record[name])
+            batch.append(record)
+            n += 1
+            if len(batch) == _BATCH:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch = []
+        writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    return n
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            yield json.loads(metadata.get(_MARK.encode(), b"{}"))
+            _refuse_unknown(file.schema_arrow.names, (*PLAIN, *JSON), path)
+            for batch in file.iter_batches(_BATCH):
+                for record in batch.to_pylist():
+                    for name in PLAIN:
+                        if isinstance(record[name], str):
+                            record[name] = codec.decode_text(record[name])
+                    yield record
+    except pa.ArrowException as error:
+        raise DataError(f"cannot read {str(path)!r} as Parquet: {' '.join(str(error).split())}") from error

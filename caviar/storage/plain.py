@@ -1,0 +1,69 @@
+"""Trials and their reports as plain data for files; what JSON cannot hold is written as `codec` has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from caviar.records import Reports, Trial, TrialResult, TrialState
+from caviar.storage import codec
+
+#: Fields of a trial that stand in a record as they are.
+PLAIN = (
+    "number", "state", "value", "epoch", "seconds", "started_at", "finished_at", "parent", "parent_epoch", "reason",
+    "error", "traceback", "worker", "space_version",
+)  # fmt: skip
+#: Fields that stand there as texts of JSON; `reports` may be None.
+JSON = ("params", "metrics", "reports")
+
+_REAL = ("value", "seconds")
+_MOMENTS = ("started_at", "finished_at")
+
+Record = dict[str, Any]
+
+
+def to_record(trial: Trial, reports: Reports | None) -> Record:
+    """Return a trial as numbers, texts and None, under the names `PLAIN` and `JSON`."""
+    record: Record = {name: getattr(trial, name) for name in PLAIN}
+    record["state"] = str(trial.state)
+    for name in _MOMENTS:
+        record[name] = None if record[name] is None else record[name].isoformat()
+    record["params"] = codec.encode_params(trial.params)
+    record["metrics"] = codec.encode_metrics(trial.metrics)
+    record["reports"] = None
+    if reports is not None and len(reports):
+        rows = ",".join(codec.encode_report_rows(reports.metrics, reports.values))
+        record["reports"] = f'{{"first_epoch":{reports.first_epoch},"rows":[{rows}]}}'
+    return record
+
+
+def from_record(study: str, record: Mapping[str, Any]) -> TrialResult:
+    """Return the trial of a record, as one of a study.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is no such record.
+    """
+    plain: Record = {name: record.get(name) for name in PLAIN}
+    for name in _MOMENTS:
+        plain[name] = datetime.fromisoformat(plain[name]) if plain[name] else None
+    for name in _REAL:
+        plain[name] = None if plain[name] is None else float(plain[name])
+    state = TrialState(str(plain.pop("state")))
+    trial = Trial(
+        study=study,
+        state=state,
+        params=codec.decode_params(record["params"]),
+        metrics=codec.decode_metrics(record["metrics"]),
+        **plain,
+    )
+    reports = None
+    if record.get("reports"):
+        told = json.loads(record["reports"])
+        names = tuple(dict.fromkeys(name for row in told["rows"] for name in row))
+        values = np.array([[float(row.get(name, "NaN")) for name in names] for row in told["rows"]])
+        reports = Reports(int(told["first_epoch"]), names, values)
+    return TrialResult(trial=trial, reports=reports)

@@ -1,0 +1,165 @@
+"""What the tests of panda mode share: a process to babysit in, and a plain way to tell what a run comes to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caviar.bootstrap import checkpoint_folder
+from caviar.nn.kernel import choose_kernel
+from caviar.records import Params, Status, StoredCheckpoint
+from caviar.study import Study, load_study
+from caviar.training.advance import advance, initial_state
+from caviar.training.checkpoint import load_checkpoint
+from caviar.training.state import Point, TrainState
+
+_PROCESSES = get_context("forkserver")
+# what each process would import on its way, pandas above all to read its table, is imported once
+_PROCESSES.set_forkserver_preload(
+    ["caviar.testing.panda", "caviar.panda.start", "caviar.execution.inline", "caviar.data.tables", "pandas", "pyarrow"]
+)
+
+
+def babysit_elsewhere(study: Study, number: int, **options: Any) -> BaseProcess:
+    """Babysit a trial in a process of its own until it ends.
+
+    Args:
+        study: in a file or on a server.
+        number: of the trial.
+        options: of `Study.panda`.
+    """
+    url = study.storage.database.url.render_as_string(hide_password=False)  # type: ignore[attr-defined]
+    root = str(checkpoint_folder(study.storage).resolve())
+    arguments = (url, study.name, number, root, options)
+    # a daemon, so that a test that fails does not wait for it
+    process = _PROCESSES.Process(target=_babysit, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def _babysit(url: str, name: str, number: int, root: str, options: Mapping[str, Any]) -> None:
+    os.environ["CAVIAR_CHECKPOINTS"] = root
+    study = load_study(name, storage=url)
+    with study.panda(number, **options) as panda:
+        for _ in panda:
+            pass
+    study.storage.close()
+
+
+@dataclass
+class Retold:
+    """A run told anew from its record, by `advance` alone."""
+
+    state: TrainState
+    params: Params
+    #: Metrics by epoch.
+    history: dict[int, dict[str, float]] = field(default_factory=dict)
+
+
+def retell(study: Study, number: int, until: Point, start: TrainState | None = None) -> Retold:
+    """Train a babysat trial again with the interventions on its record, without anything of panda mode.
+
+    Args:
+        study: of the trial.
+        number: of the trial.
+        until: where to end.
+        start: the state that it began with; None for a fresh model.
+    """
+    session = study.storage.sessions.get(study.name, number)
+    assert session is not None
+    data, kernel = study.data, choose_kernel(study.spec.kernel)
+    params, pending = dict(session.start_params), dict[str, Any]()
+    state = start or initial_state((study.spec.seed, number), params, data)
+    ends, history = {state.epoch: state}, dict[int, dict[str, float]]()
+
+    def go(point: Point) -> None:
+        nonlocal state
+        while state.point < point:
+            progress = advance(state, params, data, min(point, (state.epoch + 1, 0)), kernel=kernel)
+            assert progress.diverged_at is None
+            state = progress.state
+            if not state.batch:
+                params.update(pending)
+                pending.clear()
+                ends[state.epoch] = state
+                history[state.epoch] = progress.reports.last
+
+    for past in study.storage.sessions.interventions(study.name, number):
+        if past.status is not Status.APPLIED or past.kind not in ("set", "rollback"):
+            continue
+        assert past.epoch is not None and past.batch is not None and past.after is not None
+        go((past.epoch, past.batch))
+        if past.kind == "rollback":
+            state = ends[past.after["epoch"]]
+            for epoch in [epoch for epoch in history if epoch > state.epoch]:
+                del history[epoch]
+            params.update(pending)
+            pending.clear()
+        changes = {name: past.arguments[name] for name in past.arguments if name not in ("to", "at", "epochs")}
+        if state.batch and "batch_size" in changes:
+            pending["batch_size"] = changes.pop("batch_size")
+        params.update(changes)
+    go(until)
+    return Retold(state, params, history)
+
+
+def last_checkpoint(study: Study, number: int) -> StoredCheckpoint:
+    """Return the checkpoint in which a trial stands: the furthest one on its timeline."""
+    found = [c for c in study.storage.sessions.checkpoints(study.name, number) if not c.abandoned]
+    return max(found, key=lambda c: (c.epoch, c.batch, c.sequence))
+
+
+def stored_state(study: Study, checkpoint: StoredCheckpoint) -> TrainState:
+    """Return the state of a checkpoint."""
+    return load_checkpoint(checkpoint_folder(study.storage) / checkpoint.path).state
+
+
+def assert_same_state(found: TrainState, expected: TrainState) -> None:
+    """Hold two states against each other, to the bit."""
+    assert (found.key, found.epoch, found.batch, found.position) == (
+        expected.key,
+        expected.epoch,
+        expected.batch,
+        expected.position,
+    )
+    assert (found.step, found.loss_sum, found.n_examples) == (expected.step, expected.loss_sum, expected.n_examples)
+    for name in ("parameters", "moments", "running"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), f"{name} differ"
+
+
+def assert_as_retold(study: Study, number: int, start: TrainState | None = None) -> None:
+    """Hold a trial's last checkpoint and all its reports against its record."""
+    found = stored_state(study, last_checkpoint(study, number))
+    expected = retell(study, number, found.point, start)
+    assert_same_state(found, expected.state)
+    reports = study.reports(number)
+    rows = {
+        reports.first_epoch + index: dict(zip(reports.metrics, row, strict=True))
+        for index, row in enumerate(reports.values.tolist())
+    }
+    assert rows == expected.history
+
+
+def write_table(path: Path, n: int = 150) -> Path:
+    """Write a CSV file of `n` examples of 5 features in 3 classes that overlap a little; return its path."""
+    rng = np.random.default_rng(11)
+    lines = ["a,b,c,d,e,label"]
+    for index in range(n):
+        x = rng.normal(size=5)
+        x[0] += 1.5 * (index % 3)
+        lines.append(",".join([*(f"{value:.6f}" for value in x), "xyz"[index % 3]]))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def tiny_state() -> TrainState:
+    """Return a state of a network of a few parameters."""
+    ones = np.ones(6, np.float32)
+    return TrainState(key=(0, 0), parameters=ones, moments=np.zeros((2, 6), np.float32), running=np.zeros((2, 2)))
