@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 
+import numpy as np
+
+from caviar.errors import ExecutorError
+from caviar.execution.facts import ClusterFacts
 from caviar.nn.initial import Key
 from caviar.records import Params, Reports, TrialState
 from caviar.training.dataset import Dataset
-from caviar.training.state import TrainState
+from caviar.training.state import Point, TrainState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialTask:
-    """One trial to be trained to the end of an epoch."""
+    """One trial to be trained to the end of an epoch, or to a mini-batch."""
 
     number: int
     params: Params
     key: Key
-    #: Epochs to have completed in all.
-    until: int
+    #: Epochs to have completed in all, or (epochs completed, mini-batches of the next one done).
+    until: int | Point
     #: Where to start; None is the beginning.
     state: TrainState | None = None
-    #: Return the state reached, and judge it on the test part.
-    final: bool = False
+    #: Return the state reached.
+    keep_state: bool = False
+    #: Judge the state reached on the test part.
+    judge: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,15 +60,50 @@ class TrialOutcome:
     reason: str | None = None
     error: str | None = None
     traceback: str | None = None
-    #: For a `final` task.
+    #: Where the task asks for it.
     test_metrics: dict[str, float] | None = None
+    #: Where the task asks for it.
     train_state: TrainState | None = None
+
+
+class Outcomes(list[TrialOutcome]):
+    """The outcomes of a slice. They travel with the reports of all as one array, which costs less than one of each."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reports = [outcome.reports for outcome in self]
+        values = np.concatenate([np.empty(0), *(each.values.ravel() for each in reports)])
+        kinds = [(each.first_epoch, each.metrics, each.values.size) for each in reports]
+        others = [tuple(getattr(outcome, name) for name in _NOT_REPORTS) for outcome in self]
+        return _unpack, (values, kinds, others)
+
+
+_NOT_REPORTS = tuple(field.name for field in fields(TrialOutcome) if field.name != "reports")
+
+
+def _unpack(
+    values: np.ndarray, kinds: list[tuple[int, tuple[str, ...], int]], others: list[tuple[Any, ...]]
+) -> Outcomes:
+    outcomes, start = Outcomes(), 0
+    for (first_epoch, metrics, size), other in zip(kinds, others, strict=True):
+        rows = values[start : start + size].reshape(-1, len(metrics))
+        start += size
+        outcomes.append(
+            TrialOutcome(reports=Reports(first_epoch, metrics, rows), **dict(zip(_NOT_REPORTS, other, strict=True)))
+        )
+    return outcomes
+
+
+#: What a worker does with a slice: outcomes in the order of the tasks. It is sent to each worker once, not per slice.
+Runner = Callable[[Slice, Dataset], list[TrialOutcome]]
 
 
 class Job(ABC):
     """The handle of one submitted slice."""
 
     slice: Slice
+    #: Seconds that it waited for a worker, and from there until its outcomes were back; known when it is done.
+    queued_s: float = 0.0
+    worked_s: float = 0.0
 
     @abstractmethod
     def result(self) -> list[TrialOutcome]:
@@ -82,6 +124,23 @@ class Executor(ABC):
 
     #: Slices that are trained at the same time. May grow and shrink while nodes come and go.
     n_workers: int
+
+    @classmethod  # noqa: B027 - those without addresses have nothing to refuse
+    def check(cls, address: str) -> None:
+        """Return where an executor can be made for this address, in a moment and without making one.
+
+        Raises:
+            ExecutorError: nobody answers there, or refuses this process; after 15 s at the latest.
+        """
+
+    @classmethod
+    def inspect(cls, address: str | None = None) -> ClusterFacts:
+        """Look at each node that slices would be trained on.
+
+        Raises:
+            ExecutorError: there is no cluster at the address, or this executor knows none.
+        """
+        raise ExecutorError(f"{cls.__name__} trains in this process alone")
 
     @abstractmethod
     def load(self, data: Dataset) -> None:

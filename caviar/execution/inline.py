@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from caviar.errors import ExecutorError
-from caviar.execution.base import Executor, Job, Slice, TrialOutcome
+from caviar.execution.base import Executor, Job, Runner, Slice, TrialOutcome
 from caviar.execution.worker import run_slice
 from caviar.training.dataset import Dataset
 
@@ -13,9 +14,10 @@ from caviar.training.dataset import Dataset
 class InlineJob(Job):
     """A slice that was trained when it was submitted."""
 
-    def __init__(self, slice: Slice, outcomes: list[TrialOutcome]) -> None:
+    def __init__(self, slice: Slice, outcomes: list[TrialOutcome], worked_s: float) -> None:
         self.slice = slice
         self._outcomes = outcomes
+        self.worked_s = worked_s
 
     def result(self) -> list[TrialOutcome]:
         """See :meth:`Job.result`."""
@@ -27,7 +29,8 @@ class InlineExecutor(Executor):
 
     n_workers = 1
 
-    def __init__(self) -> None:
+    def __init__(self, run: Runner = run_slice) -> None:
+        self._run = run
         self._data: Dataset | None = None
 
     def load(self, data: Dataset) -> None:
@@ -38,7 +41,9 @@ class InlineExecutor(Executor):
         """See :meth:`Executor.submit`."""
         if self._data is None:
             raise ExecutorError("a slice was submitted before the data; call load() first")
-        return InlineJob(slice, run_slice(slice, self._data))
+        start = time.monotonic()
+        outcomes = self._run(slice, self._data)
+        return InlineJob(slice, outcomes, time.monotonic() - start)
 
     def wait(self, jobs: Sequence[Job], timeout_s: float) -> list[Job]:
         """See :meth:`Executor.wait`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from caviar.execution.base import TrialTask
+from caviar.records import Params
 from caviar.training.dataset import Dataset
 from caviar.training.hyperparameters import Hyperparameters
 
@@ -13,41 +16,51 @@ _FIRST_SLICE_S = 0.2
 #: Weight of the old in the ratio of measured to estimated cost.
 _RATIO_WEIGHT = 0.7
 
-# a rough model of one core; what it gets wrong is measured and corrected
-_SECONDS_PER_STEP = 40e-6
-_SECONDS_PER_LAYER = 40e-6
-_SECONDS_PER_PRODUCT = 6 / 40e9
-_SECONDS_PER_PARAMETER = 3e-9
+# a model of one core that trains with the compiled kernel; by how much a machine is slower or faster is measured
+_SECONDS_PER_EPOCH = 60e-6
+_SECONDS_PER_PRODUCT = 4.5e-11  # of a parameter and an example, forward and backward
+_SECONDS_PER_ACTIVATION = 0.8e-9  # of a hidden unit and an example
+_SECONDS_PER_PARAMETER = 0.3e-9  # of each update
+_SECONDS_PER_EVALUATION = 2e-11  # of a parameter and an example
 
 
 class Planner:
     """Estimates what trials cost, learns from what they took, and takes the next slice from a pool."""
 
     def __init__(self, data: Dataset) -> None:
-        self._shape = (len(data.train), data.n_features, data.n_classes)
+        self._shape = (len(data.train), len(data.validation), data.n_features, data.n_classes)
         self._ratio = 1.0
         self._measured = False
+        self._per_epoch: dict[int, tuple[Params, float]] = {}  # of tasks in the pool and on their way
+        self._left = (-1, 0.0)  # the length of the pool after the last slice, and what its tasks cost
 
     def cost(self, task: TrialTask) -> float:
         """Return the estimated seconds of a task, before correction by what was measured."""
-        N, D, C = self._shape
+        params, per_epoch = self._per_epoch.get(task.number, (None, 0.0))
+        if params is not task.params:
+            per_epoch = self._cost_per_epoch(task)
+            self._per_epoch[task.number] = task.params, per_epoch
+        until = task.until if isinstance(task.until, int) else task.until[0]
+        return per_epoch * (until - (task.state.epoch if task.state else 0))
+
+    def _cost_per_epoch(self, task: TrialTask) -> float:
+        N, N_validation, D, C = self._shape
         try:
             hyper = Hyperparameters.from_params(task.params)
         except ValueError:
             return 0.0  # it will fail at once
         network = hyper.network(D, C)
         M = min(hyper.batch_size, N)
-        step = (
-            _SECONDS_PER_STEP
-            + _SECONDS_PER_LAYER * (len(network.layer_sizes) - 2)
-            + network.n_parameters * (M * _SECONDS_PER_PRODUCT + _SECONDS_PER_PARAMETER)
-        )
-        epochs = task.until - (task.state.epoch if task.state else 0)
-        return epochs * step * max(N // M, 1)
+        example = network.n_parameters * _SECONDS_PER_PRODUCT + network.n_units * _SECONDS_PER_ACTIVATION
+        step = M * example + network.n_parameters * _SECONDS_PER_PARAMETER
+        evaluation = N_validation * network.n_parameters * _SECONDS_PER_EVALUATION
+        return max(N // M, 1) * step + evaluation + _SECONDS_PER_EPOCH
 
     def learn(self, tasks: tuple[TrialTask, ...], seconds: float) -> None:
         """Take note that these tasks took so long."""
         estimated = sum(map(self.cost, tasks))
+        for task in tasks:
+            self._per_epoch.pop(task.number, None)
         if estimated <= 0 or seconds <= 0:
             return
         ratio = seconds / estimated
@@ -61,11 +74,27 @@ class Planner:
         """
         target = SLICE_S if self._measured else _FIRST_SLICE_S
         if len(pool) < 64 * n_workers:
-            left = sum(map(self.cost, pool)) * self._ratio
-            target = min(target, left / (2 * n_workers))
+            # added up again only where somebody else has changed the pool: it is asked for each of a thousand workers
+            length, left = self._left
+            if length != len(pool):
+                left = sum(map(self.cost, pool))
+            target = min(target, left * self._ratio / (2 * n_workers))
+        else:
+            left = 0.0
         tasks = [pool.pop()]
-        total = self.cost(tasks[0]) * self._ratio
-        while pool and total + self.cost(pool[-1]) * self._ratio <= target:
+        total = self.cost(tasks[0])
+        while pool and (total + self.cost(pool[-1])) * self._ratio <= target:
             tasks.append(pool.pop())
-            total += self.cost(tasks[-1]) * self._ratio
+            total += self.cost(tasks[-1])
+        self._left = (len(pool) if left else -1, left - total)
         return tuple(tasks)
+
+    def cut(self, task: TrialTask) -> TrialTask:
+        """Return a task that is not much longer than a slice: a longer one ends at an earlier epoch, with its state."""
+        assert isinstance(task.until, int)
+        done = task.state.epoch if task.state else 0
+        seconds = self.cost(task) * self._ratio
+        if seconds <= 2 * SLICE_S or task.until - done < 2:
+            return task
+        n_epochs = max(int(SLICE_S * (task.until - done) / seconds), 1)
+        return replace(task, until=done + n_epochs, keep_state=True)

@@ -6,13 +6,14 @@ import os
 import socket
 import time
 import traceback
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from caviar.execution.base import Slice, TrialOutcome, TrialTask
+from caviar.execution.base import Outcomes, Slice, TrialOutcome, TrialTask
 from caviar.nn.kernel import Kernel, choose_kernel
 from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
 from caviar.training.advance import advance, initial_state, test_metrics
@@ -25,18 +26,24 @@ def run_slice(slice: Slice, data: Dataset) -> list[TrialOutcome]:
     An exception in a trial is its outcome; the others are trained as if it had not been there.
     """
     kernel = choose_kernel(slice.kernel)
-    # more threads would change the last bits of a product, and two workers would fight over the cores
-    with _threadpools().limit(limits=1):
-        return [_run_task(task, data, kernel) for task in slice.tasks]
+    with one_thread(kernel):
+        return Outcomes(_run_task(task, data, kernel) for task in slice.tasks)
+
+
+def one_thread(kernel: Kernel) -> AbstractContextManager[object]:
+    """Give the BLAS one thread meanwhile: more change the last bits, and two workers would fight over the cores."""
+    # NumPy and SciPy bring a BLAS each; a kernel has loaded its own once it is chosen
+    limit: AbstractContextManager[object] = _threadpools(kernel.name).limit(limits=1)
+    return limit
 
 
 def blas_threads() -> int:
     """Return how many threads the BLAS of this process would use."""
-    return max((library.num_threads for library in _threadpools().lib_controllers), default=1)
+    return max((library.num_threads for library in ThreadpoolController().lib_controllers), default=1)
 
 
 @cache
-def _threadpools() -> ThreadpoolController:
+def _threadpools(kernel: str) -> ThreadpoolController:
     return ThreadpoolController()
 
 
@@ -57,7 +64,7 @@ def _run_task(task: TrialTask, data: Dataset, kernel: Kernel) -> TrialOutcome:
         state, reports, epoch = progress.state, progress.reports, progress.state.epoch
         if progress.diverged_at is not None:
             reason, error = Reason.DIVERGED, f"diverged at epoch {progress.diverged_at}"
-        elif task.final:
+        elif task.judge:
             judged = test_metrics(state, task.params, data, kernel=kernel)
     except Exception as failure:  # noqa: BLE001 - whatever a trial raises is its outcome
         reason, trace = Reason.ERROR, traceback.format_exc()
@@ -75,5 +82,5 @@ def _run_task(task: TrialTask, data: Dataset, kernel: Kernel) -> TrialOutcome:
         error=error,
         traceback=trace,
         test_metrics=judged,
-        train_state=state if task.final and reason is None else None,
+        train_state=state if task.keep_state and reason is None else None,
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC
 from typing import Any
@@ -14,17 +17,20 @@ from caviar.errors import ExecutorError
 from caviar.execution.base import Slice, TrialOutcome, TrialTask
 from caviar.execution.inline import InlineExecutor
 from caviar.execution.worker import blas_threads, run_slice
-from caviar.nn.kernel import choose_kernel
+from caviar.nn.kernel import Kernel
 from caviar.records import Reason, TrialState
 from caviar.training.advance import advance, initial_state
 from caviar.training.advance import test_metrics as metrics_of_test_part
 from caviar.training.dataset import Dataset
 
 MakeTask = Callable[..., TrialTask]
+Run = Callable[..., list[TrialOutcome]]
 
 
-def run(data: Dataset, *tasks: TrialTask) -> list[TrialOutcome]:
-    return run_slice(Slice(tasks=tasks, kernel="numpy"), data)
+@pytest.fixture
+def run(kernel: Kernel) -> Run:
+    """Train some tasks as one slice, with each kernel in turn."""
+    return lambda data, *tasks: run_slice(Slice(tasks=tasks, kernel=kernel.name), data)
 
 
 def bits(outcome: TrialOutcome) -> tuple[Any, ...]:
@@ -36,13 +42,12 @@ def bits(outcome: TrialOutcome) -> tuple[Any, ...]:
     )
 
 
-def test_an_outcome_is_what_advance_returns(data: Dataset, make_task: MakeTask) -> None:
+def test_an_outcome_is_what_advance_returns(data: Dataset, make_task: MakeTask, run: Run, kernel: Kernel) -> None:
     """The reports are those of `advance` from the initial state, to the last bit."""
     task = make_task(3, until=4)
 
     (outcome,) = run(data, task)
 
-    kernel = choose_kernel("numpy")
     expected = advance(initial_state(task.key, task.params, data), task.params, data, 4, kernel=kernel)
     assert np.array_equal(outcome.reports.values, expected.reports.values)
     assert (outcome.number, outcome.state, outcome.epoch) == (3, TrialState.COMPLETE, 4)
@@ -50,7 +55,7 @@ def test_an_outcome_is_what_advance_returns(data: Dataset, make_task: MakeTask) 
     assert (outcome.test_metrics, outcome.train_state) == (None, None)
 
 
-def test_outcomes_do_not_depend_on_the_company(data: Dataset, make_task: MakeTask) -> None:
+def test_outcomes_do_not_depend_on_the_company(data: Dataset, make_task: MakeTask, run: Run) -> None:
     """A trial in a slice, alone, and in a slice of another order has the same bits."""
     tasks = [make_task(number, {"hidden_units": 4 + number, "layers": number % 3}) for number in range(6)]
 
@@ -61,12 +66,12 @@ def test_outcomes_do_not_depend_on_the_company(data: Dataset, make_task: MakeTas
     assert [bits(outcome) for outcome in together] == [bits(outcome) for outcome in run(data, *tasks[::-1])[::-1]]
 
 
-def test_a_task_goes_on_from_a_state(data: Dataset, make_task: MakeTask) -> None:
+def test_a_task_goes_on_from_a_state(data: Dataset, make_task: MakeTask, run: Run) -> None:
     """Two epochs, handed over, and three more are five epochs in one go."""
-    (whole,) = run(data, make_task(until=5, final=True))
-    (first,) = run(data, make_task(until=2, final=True))
+    (whole,) = run(data, make_task(until=5, keep_state=True, judge=True))
+    (first,) = run(data, make_task(until=2, keep_state=True))
 
-    (second,) = run(data, make_task(until=5, final=True, state=first.train_state))
+    (second,) = run(data, make_task(until=5, keep_state=True, judge=True, state=first.train_state))
 
     assert second.reports.first_epoch == 3
     assert np.array_equal(second.reports.values, whole.reports.values[2:])
@@ -75,25 +80,23 @@ def test_a_task_goes_on_from_a_state(data: Dataset, make_task: MakeTask) -> None
     assert second.test_metrics == whole.test_metrics
 
 
-def test_a_task_that_is_done_reports_nothing(data: Dataset, make_task: MakeTask) -> None:
+def test_a_task_that_is_done_reports_nothing(data: Dataset, make_task: MakeTask, run: Run) -> None:
     """A state that has reached its epoch comes back as it is."""
-    (first,) = run(data, make_task(final=True))
+    (first,) = run(data, make_task(keep_state=True))
 
-    (again,) = run(data, make_task(final=True, state=first.train_state))
+    (again,) = run(data, make_task(keep_state=True, state=first.train_state))
 
     assert (again.state, again.epoch, len(again.reports)) == (TrialState.COMPLETE, 2, 0)
 
 
-def test_a_final_task_is_judged_on_the_test_part(data: Dataset, make_task: MakeTask) -> None:
+def test_a_task_is_judged_where_it_asks_for_it(data: Dataset, make_task: MakeTask, run: Run, kernel: Kernel) -> None:
     """It brings `test_metrics` of the state it reached, and that state."""
-    task = make_task(final=True)
+    task = make_task(keep_state=True, judge=True)
 
     (outcome,) = run(data, task)
 
     assert outcome.train_state is not None
-    assert outcome.test_metrics == metrics_of_test_part(
-        outcome.train_state, task.params, data, kernel=choose_kernel("numpy")
-    )
+    assert outcome.test_metrics == metrics_of_test_part(outcome.train_state, task.params, data, kernel=kernel)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_a_final_task_is_judged_on_the_test_part(data: Dataset, make_task: MakeT
     ],
 )
 def test_a_trial_that_raises_leaves_the_others_alone(
-    data: Dataset, make_task: MakeTask, params: dict[str, Any], error: str
+    data: Dataset, make_task: MakeTask, run: Run, params: dict[str, Any], error: str
 ) -> None:
     """It is FAIL with its error in one line and its traceback; its neighbours have the bits they have without it."""
     before, after = run(data, make_task(0), make_task(2))
@@ -121,9 +124,9 @@ def test_a_trial_that_raises_leaves_the_others_alone(
     assert [bits(outcomes[0]), bits(outcomes[2])] == [bits(before), bits(after)]
 
 
-def test_a_diverged_trial_says_when(data: Dataset, make_task: MakeTask) -> None:
+def test_a_diverged_trial_says_when(data: Dataset, make_task: MakeTask, run: Run) -> None:
     """A loss that is not finite is FAIL with reason `diverged`, the epoch, and no traceback."""
-    diverging = make_task(0, {"learning_rate": 1e30, "layers": 0, "l2": 1e9}, until=9, final=True)
+    diverging = make_task(0, {"learning_rate": 1e30, "layers": 0, "l2": 1e9}, until=9, keep_state=True)
 
     with np.errstate(all="ignore"):
         outcome, healthy = run(data, diverging, make_task(1))
@@ -135,7 +138,26 @@ def test_a_diverged_trial_says_when(data: Dataset, make_task: MakeTask) -> None:
     assert healthy.state is TrialState.COMPLETE
 
 
-def test_an_outcome_says_where_and_when(data: Dataset, make_task: MakeTask) -> None:
+def test_outcomes_travel_with_all_reports_in_one_array(data: Dataset, make_task: MakeTask, run: Run) -> None:
+    """What arrives is what was sent, with curves of different lengths, failures, states and metrics; in fewer bytes."""
+    tasks = [make_task(n, until=n) for n in range(1, 30)]
+    outcomes = run(data, *tasks, make_task(40, {"width": 1}), make_task(41, keep_state=True, judge=True))
+
+    sent = pickle.dumps(outcomes)
+    arrived = pickle.loads(sent)
+
+    assert [bits(outcome) for outcome in arrived] == [bits(outcome) for outcome in outcomes]
+    assert [o.traceback for o in arrived] == [o.traceback for o in outcomes]
+    assert arrived[-1].test_metrics is not None
+    assert arrived[-1].test_metrics == outcomes[-1].test_metrics
+    assert arrived[-1].train_state is not None and outcomes[-1].train_state is not None
+    assert np.array_equal(arrived[-1].train_state.parameters, outcomes[-1].train_state.parameters)
+    assert len({id(o.reports.values.base.base) for o in arrived[:29]}) == 1
+    assert len(sent) < len(pickle.dumps(list(outcomes)))
+    assert pickle.loads(pickle.dumps(run(data))) == []
+
+
+def test_an_outcome_says_where_and_when(data: Dataset, make_task: MakeTask, run: Run) -> None:
     """Times are UTC and in order; the worker is HOST:PID."""
     (outcome,) = run(data, make_task())
 
@@ -145,13 +167,30 @@ def test_an_outcome_says_where_and_when(data: Dataset, make_task: MakeTask) -> N
     assert outcome.worker.endswith(f":{os.getpid()}")
 
 
-def test_training_uses_one_blas_thread(data: Dataset, make_task: MakeTask) -> None:
-    """Training leaves the number of BLAS threads of the process as it was."""
+def test_training_leaves_the_number_of_blas_threads_as_it_was(data: Dataset, make_task: MakeTask, run: Run) -> None:
+    """What the process had before a slice, it has after it."""
     before = blas_threads()
 
     run(data, make_task())
 
     assert blas_threads() == before
+
+
+def test_a_kernel_trains_with_one_thread_in_a_process_that_has_more(kernel: Kernel) -> None:
+    """Each BLAS that is loaded, SciPy's too, has one thread while a slice is trained, and its own number after it."""
+    script = f"""
+from caviar.execution.worker import blas_threads, one_thread
+from caviar.nn.kernel import choose_kernel
+print(blas_threads())
+with one_thread(choose_kernel({kernel.name!r})):
+    print(blas_threads())
+print(blas_threads())
+"""
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+
+    assert (done.stdout.split(), done.stderr) == (["2", "1", "2"], "")
 
 
 def test_the_inline_executor_trains_what_is_submitted(data: Dataset, make_task: MakeTask) -> None:
