@@ -1,0 +1,141 @@
+"""Founding a babysat trial: its row, its session, and the checkpoint that it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from caviar.errors import CheckpointError, ParamsError, RequestRejected
+from caviar.panda.course import check_set
+from caviar.panda.shelf import Shelf
+from caviar.records import Intervention, Reason, StoredCheckpoint, StudySpec, Trial, TrialResult, TrialState
+from caviar.storage import Storage
+from caviar.storage.holder import new_holder
+from caviar.training.hyperparameters import Hyperparameters
+from caviar.training.state import TrainState
+
+_LEASE_S = 15.0
+
+
+def found_trial(
+    storage: Storage, spec: StudySpec, root: Path, trial: Trial, settings: Mapping[str, Any], state: TrainState
+) -> Trial:
+    """Add a babysat trial that starts from a state; return it with its number.
+
+    Args:
+        storage: the trial database.
+        spec: of the study.
+        root: the checkpoint folder.
+        trial: its number is ignored.
+        settings: of its session; `start_epoch` is added.
+        state: to start from.
+    """
+    made = storage.sessions.create(trial, {**settings, "start_epoch": state.epoch})
+    keep_start(storage, Shelf(root, spec, made.number), made, state)
+    return made
+
+
+def keep_start(storage: Storage, shelf: Shelf, trial: Trial, state: TrainState) -> StoredCheckpoint | None:
+    """Write the checkpoint that a babysat trial starts from; the trial's session exists, and nobody holds its lease.
+
+    Raises:
+        CheckpointError: it cannot be written; a trial that cannot begin without it is FAIL.
+    """
+    owner = new_holder()
+    storage.sessions.acquire(trial.study, trial.number, owner, _LEASE_S)
+    try:
+        start = shelf.save(state, trial.params, segment=0, sequence=0, pins=("start",))
+        return storage.sessions.write(TrialResult(trial=trial), owner, checkpoint=start)
+    except CheckpointError as error:
+        if trial.parent is not None:  # without it there is nothing to go on from
+            now = datetime.now(UTC)
+            ended = replace(trial, state=TrialState.FAIL, reason=Reason.ERROR, error=str(error), finished_at=now)
+            storage.sessions.write(TrialResult(trial=ended), owner)
+        raise
+    finally:
+        storage.sessions.release(trial.study, trial.number, owner)
+
+
+def hand_over(
+    storage: Storage, spec: StudySpec, root: Path, trial: Trial, state: TrainState | None, answer: Intervention
+) -> None:
+    """Make a trial of a sweep a babysat one, with the state that it has reached.
+
+    Args:
+        storage: the trial database.
+        spec: of the study.
+        root: the checkpoint folder.
+        trial: as it stands.
+        state: None where it is untrained: whoever babysits it makes the first one.
+        answer: to the request for it.
+    """
+    settings = {"epochs": spec.epochs, "start_epoch": state.epoch if state else 0}
+    start = None
+    if state is not None:
+        shelf = Shelf(root, spec, trial.number)
+        start = shelf.save(state, trial.params, segment=0, sequence=0, pins=("start",))
+    storage.sessions.adopt(trial, settings, answer=answer, start=start)
+
+
+def found_branch(
+    storage: Storage,
+    spec: StudySpec,
+    root: Path,
+    parent: Trial,
+    shelf: Shelf,
+    start: StoredCheckpoint,
+    asked: Intervention,
+    *,
+    epochs: int | None,
+) -> Trial:
+    """Add a trial that goes on from a checkpoint of another, with the params of then and what was asked for.
+
+    Asked twice by one request, as after a crash in between, it is added once.
+
+    Raises:
+        RequestRejected: a setting is not adjustable or not valid.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    loaded = shelf.load(start)
+    for session in storage.sessions.all(spec.name):
+        if session.settings.get("asked_by") == asked.token:
+            made = storage.get_trial(spec.name, int(session.trial.rpartition("/")[2]))
+            if not storage.sessions.checkpoints(spec.name, made.number):
+                keep_start(storage, Shelf(root, spec, made.number), made, loaded.state)
+            return made
+    wanted = {name: value for name, value in asked.arguments.items() if name not in ("to", "at")}
+    changes = check_set(wanted, epochs_done=start.epoch) if wanted else {}
+    if epochs is not None and epochs <= start.epoch:  # none are left: as many as for a trial of the study
+        epochs = start.epoch + spec.epochs
+    epochs = changes.pop("epochs", epochs)
+    trial = Trial(
+        study=spec.name,
+        number=0,
+        state=TrialState.WAITING,
+        params={**loaded.params, **changes},
+        parent=parent.name,
+        parent_epoch=start.epoch,
+        space_version=parent.space_version,
+        epoch=start.epoch,
+    )
+    found = storage.sessions.get(spec.name, parent.number)
+    settings = dict(found.settings) if found else {}
+    return found_trial(
+        storage, spec, root, trial, {**settings, "epochs": epochs, "asked_by": asked.token}, loaded.state
+    )
+
+
+def fresh_params(space: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the params of a fresh model: those given, else what the study's space fixes, else the defaults.
+
+    Raises:
+        RequestRejected: a param is unknown or not valid.
+    """
+    fixed = {name: value for name, value in space.items() if not isinstance(value, Mapping)}
+    try:
+        return Hyperparameters.from_params({**fixed, **given}).to_params()
+    except ParamsError as error:
+        raise RequestRejected(str(error)) from error

@@ -1,0 +1,310 @@
+"""A babysat model in memory and its record in the database, which are changed together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caviar.errors import CheckpointError, RequestRejected
+from caviar.panda.course import STEERING, Course, steered
+from caviar.panda.retrace import RunDiverged
+from caviar.panda.revive import Revived
+from caviar.panda.rules import make_rules
+from caviar.panda.scribe import Entry, Scribe
+from caviar.panda.shelf import Policy, Shelf, best_epoch
+from caviar.panda.trainer import Trainer
+from caviar.panda.verbs import VERBS, Outcome
+from caviar.panda.watch import Watch
+from caviar.records import (
+    EPOCH_METRICS,
+    Intervention,
+    Reason,
+    Report,
+    Reports,
+    Session,
+    Status,
+    StoredCheckpoint,
+    StudySpec,
+    Trial,
+    TrialResult,
+    TrialState,
+)
+from caviar.storage import Storage
+from caviar.storage.holder import new_holder, shown
+from caviar.training.hyperparameters import Hyperparameters
+from caviar.training.state import TrainState
+
+
+class LiveRun:
+    """One model being trained, its timeline, and the writing of both.
+
+    Promises: an intervention is in the database before the model is trained further.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        spec: StudySpec,
+        session: Session,
+        trainer: Trainer,
+        root: Path,
+        on_event: Callable[[str], None],
+    ) -> None:
+        self.storage, self.spec, self.root = storage, spec, root
+        self._session, self._trainer, self._on_event = session, trainer, on_event
+        self._owner = new_holder()
+        self._in_force: tuple[Course, dict[str, Any]] | None = None
+        self.trial: Trial = storage.get_trial(spec.name, session.number)
+        self.policy = Policy(**session.settings.get("checkpoints", {}))
+        self._rules = make_rules(session.settings.get("rules", {}))
+        self.shelf = Shelf(root, spec, self.trial.number)
+        self.is_paused = False
+        #: Ended for good: it has all its epochs, was stopped, or diverged.
+        self.is_over = False
+        #: The epoch with the best value of the study's metric so far.
+        self.best_epoch: int | None = None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params in force, completed by the defaults."""
+        if not hasattr(self, "course"):
+            return Hyperparameters.from_params(self.trial.params).to_params()
+        if self._in_force is None or self._in_force[0] is not self.course:
+            self._in_force = (self.course, Hyperparameters.from_params(self.course.params).to_params())
+        return dict(self._in_force[1])
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.state.epoch
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs to train in all; None is until it is stopped."""
+        return self.course.epochs
+
+    @property
+    def checkpoints(self) -> list[StoredCheckpoint]:
+        """The checkpoints on the timeline that is in force, up to now, oldest first."""
+        # later ones are those that could not be read when this session began: they are being trained again
+        return [c for c in self.scribe.checkpoints if not c.abandoned and (c.epoch, c.batch) <= self.state.point]
+
+    @property
+    def is_at_epoch_end(self) -> bool:
+        """Whether an epoch has just been completed here, and nothing came after it."""
+        return self.state.batch == 0 and self.epoch in self.history
+
+    def keep(self, pin: str) -> None:
+        """Write a checkpoint of this moment, now.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self._write(state=self.state, pins=(pin,))
+        self.scribe.flush()
+        if all((c.epoch, c.batch) != self.state.point or pin not in c.pins for c in self.checkpoints):
+            raise CheckpointError(self.scribe.trouble or f"epoch {self.epoch} could not be kept")
+
+    def _begin(self, revived: Revived) -> None:
+        self.state: TrainState = revived.state
+        self.course: Course = revived.course
+        self.history = revived.history
+        self.interventions = revived.applied
+        self._recorded = deque(revived.ahead)
+        self._segment, self._sequence = revived.segment, revived.sequence
+        self._is_stopped = False
+        self._unanswered = [i for i in revived.applied if i.kind in STEERING and i.metrics_after is None]
+        self.watch = Watch(self._rules, self.history)
+        self.best_epoch = best_epoch(self.history, self.spec)
+        self.seconds = self.trial.seconds or 0.0
+        self.scribe = Scribe(
+            self.storage,
+            (self.spec.name, self.trial.number),
+            self._owner,
+            self.shelf,
+            self.policy,
+            revived.checkpoints,
+            self._say,
+        )
+        self.trial = replace(
+            self.trial,
+            state=TrialState.RUNNING,
+            started_at=self.trial.started_at or datetime.now(UTC),
+            worker=shown(self._owner),
+        )
+        for past in self.interventions:
+            self._take_over_flags(past)
+        self._write()
+
+    def _follow_record(self) -> None:
+        """Apply again, where they were applied, the interventions that are newer than the last checkpoint."""
+        while self._recorded:
+            next_one = self._recorded[0]
+            here = (next_one.epoch, next_one.batch) == self.state.point
+            if not here and next_one.kind in (*STEERING, "stop"):
+                return
+            # what neither steers nor ends leaves no trace in the weights: its place need not be met
+            self._recorded.popleft()
+            self.interventions.append(next_one)
+            self._sequence = next_one.sequence or self._sequence
+            self._take_over_flags(next_one)
+            if next_one.kind == "set":
+                self.course = steered(self.course, "set", next_one.arguments, bool(self.state.batch))
+                self._unanswered.append(next_one)
+
+    def _take_over_flags(self, past: Intervention) -> None:
+        if past.kind in ("pause", "resume"):
+            self.is_paused = past.kind == "pause"
+        elif past.kind == "stop":
+            self._is_stopped = True
+
+    def _train_on(self) -> Report | None:
+        """Train for a few mini-batches; return a report where that ended an epoch.
+
+        Raises:
+            RunDiverged: the loss became NaN or infinite; the state is what it was.
+        """
+        ahead = self._recorded[0] if self._recorded else None
+        limit = None if ahead is None else (ahead.epoch or 0, ahead.batch or 0)
+        batch_size = self.params["batch_size"]
+        stop = self._trainer.next_stop(self.state, batch_size, limit)
+        advance = self._trainer.advance(self.state, self.course.params, stop)
+        self.seconds += advance.seconds
+        if advance.state is None:
+            raise RunDiverged(f"diverged at epoch {self.epoch + 1}")
+        self.state = advance.state
+        if self.state.batch:
+            return None
+        self.course = self.course.at_epoch_start()
+        metrics = advance.metrics[self.epoch]
+        self.history[self.epoch] = metrics
+        self.watch.see(self.epoch, metrics)
+        candidates = {epoch: self.history[epoch] for epoch in (self.best_epoch, self.epoch) if epoch is not None}
+        self.best_epoch = best_epoch(candidates, self.spec)
+        report = Report(epoch=self.epoch, step=self.state.step, metrics=metrics)
+        answered = tuple(replace(i, metrics_after=report.metrics) for i in self._unanswered)
+        self._unanswered = []
+        self._write(report, state=self.state if self.policy.is_due(self.epoch) else None, answered=answered)
+        return report
+
+    def _answer(self, asked: Intervention) -> Intervention:
+        """Apply a request, or reject it, and write down what became of it, before the model is trained further."""
+        answered = replace(asked, applied_at=datetime.now(UTC))
+        self.scribe.flush()  # the verbs look at the checkpoints, and may pin some
+        try:
+            verb = VERBS.get(asked.kind)
+            if verb is None:
+                raise RequestRejected(f"unknown request {asked.kind!r} (known: {', '.join(VERBS)})")
+            outcome: Outcome = verb(self, asked)
+        except (RequestRejected, CheckpointError) as error:
+            answered = replace(answered, status=Status.REJECTED, message=str(error))
+            self.storage.sessions.answer(answered, self._owner)
+            self._say(f"rejected: {asked.kind}: {error}")
+            return answered
+        state = self.state
+        answered = replace(
+            answered,
+            arguments=outcome.arguments,
+            status=Status.APPLIED,
+            message=outcome.message,
+            sequence=self._sequence + 1,
+            epoch=state.epoch,
+            batch=state.batch,
+            step=state.step,
+            before=outcome.before,
+            after=outcome.after,
+            metrics_before=self.history.get(state.epoch),
+        )
+        self.storage.sessions.answer(
+            answered, self._owner, rollback_to=outcome.target if outcome.state else None, pinned=outcome.pinned
+        )
+        self._put_in_force(answered, outcome)
+        by = f" ({answered.author})" if answered.author else ""
+        self._say(f"epoch {state.epoch}, step {state.step}: {asked.kind}: {outcome.message}{by}")
+        return answered
+
+    def _put_in_force(self, answered: Intervention, outcome: Outcome) -> None:
+        self._sequence += 1
+        self.interventions.append(answered)
+        self._take_over_flags(answered)
+        for changed in outcome.pinned:
+            self.scribe.checkpoints[:] = [changed if c.path == changed.path else c for c in self.scribe.checkpoints]
+        if outcome.state is not None and outcome.target is not None:
+            target = outcome.target
+            self._segment += 1
+            self.state = outcome.state
+            self.history = {epoch: m for epoch, m in self.history.items() if epoch <= target.epoch}
+            self.watch = Watch(self._rules, self.history)
+            self.best_epoch = best_epoch(self.history, self.spec)
+            self.scribe.checkpoints[:] = [
+                replace(c, abandoned=True) if (c.epoch, c.batch) > (target.epoch, target.batch) else c
+                for c in self.scribe.checkpoints
+            ]
+            if not self.state.batch:
+                self.course = self.course.at_epoch_start()
+        if answered.kind in STEERING:
+            self.course = steered(self.course, answered.kind, answered.arguments, bool(self.state.batch))
+            self._unanswered.append(answered)
+            self._write()
+        elif answered.kind == "pause":
+            self._write(state=self.state)
+
+    def _write(
+        self,
+        report: Report | None = None,
+        *,
+        state: TrainState | None = None,
+        pins: tuple[str, ...] = (),
+        answered: tuple[Intervention, ...] = (),
+    ) -> None:
+        """Bring the trial in the database up to date, behind training's back."""
+        metrics = dict(self.history.get(self.epoch, {}))
+        self.trial = replace(
+            self.trial, params=self.course.params, metrics=metrics, epoch=self.epoch, seconds=self.seconds
+        )
+        reports = None
+        if report is not None:
+            values = np.array([[report.metrics[name] for name in EPOCH_METRICS]])  # 1,3
+            reports = Reports(report.epoch, EPOCH_METRICS, values)
+        self.scribe.put(
+            Entry(
+                result=TrialResult(trial=self.trial, reports=reports),
+                state=state,
+                params=self.course.params,
+                segment=self._segment,
+                sequence=self._sequence,
+                pins=pins,
+                best_epoch=self.best_epoch,
+                answered=answered,
+            )
+        )
+
+    def _finish(self, reason: Reason | None, error: str | None = None) -> None:
+        """End the trial for good."""
+        metrics = self.history.get(self.epoch, {})
+        value = metrics.get(self.spec.metric)
+        if error is not None:
+            state = TrialState.FAIL
+        else:
+            # stopped before its first epoch was done, it has nothing to be compared by
+            state = TrialState.COMPLETE if value is not None else TrialState.PRUNED
+        self.trial = replace(
+            self.trial,
+            state=state,
+            value=value if state is TrialState.COMPLETE else None,
+            reason=reason,
+            error=error,
+            finished_at=datetime.now(UTC),
+        )
+        self.is_over = True
+        self._write(state=self.state, pins=("last",))
+        self.scribe.flush()
+
+    def _say(self, line: str) -> None:
+        self._on_event(line)

@@ -1,0 +1,161 @@
+"""Where a babysat model goes on: the newest checkpoint that can be read, and what was in force there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from caviar.errors import CheckpointError
+from caviar.panda.course import STEERING, Course, fold, place_after
+from caviar.panda.retrace import Passed, Retrace
+from caviar.panda.shelf import Shelf
+from caviar.panda.trainer import Trainer
+from caviar.records import Intervention, Params, Reports, Session, Status, StoredCheckpoint, StudySpec, Trial
+from caviar.storage import Storage
+from caviar.training.state import TrainState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Revived:
+    """What a session needs to go on."""
+
+    state: TrainState
+    course: Course
+    #: Metrics by epoch, up to the state's.
+    history: dict[int, dict[str, float]]
+    #: Interventions in force, and those that are to be applied again further on.
+    applied: list[Intervention]
+    ahead: list[Intervention]
+    #: Rollbacks and interventions that lie behind the state.
+    segment: int
+    sequence: int
+    #: All there are, oldest first.
+    checkpoints: list[StoredCheckpoint]
+
+
+def revive(
+    storage: Storage,
+    spec: StudySpec,
+    session: Session,
+    trial: Trial,
+    shelf: Shelf,
+    trainer: Trainer,
+    on_trouble: Callable[[str], None],
+) -> Revived:
+    """Find where a trial goes on.
+
+    A checkpoint that is torn, altered or missing is told to `on_trouble`, and the one before it is used; where none is
+    left, the run is retraced from its start.
+
+    Raises:
+        CheckpointError: nothing is left to start from.
+    """
+    checkpoints = storage.sessions.checkpoints(spec.name, trial.number)
+    applied = applied_of(storage, spec, trial)
+    last_back = next((i for i in reversed(applied) if i.kind == "rollback"), None)
+    since = last_back.sequence or 0 if last_back else 0
+    beginning = Course(session.start_params, session.settings.get("epochs"))
+
+    for checkpoint in _candidates(checkpoints, last_back):
+        try:
+            state = shelf.load(checkpoint).state
+        except CheckpointError as error:
+            on_trouble(f"WARNING: {error}; going on from the one before it")
+            continue
+        sequence = max(checkpoint.sequence, since)
+        history = history_of(storage.reports(spec.name, trial.number), state.epoch)
+        break
+    else:
+        on_trouble(f"WARNING: no checkpoint of {trial.name} can be read; it is trained again from its start")
+        steps = [i for i in applied if i.kind in STEERING]
+        start = start_state(storage, spec, session, trial, shelf, trainer)
+        until = place_after(steps[-1]) if steps else start.point
+        again = Retrace(trainer, Passed(start, beginning), steps, until)
+        state = again.run().state
+        history = history_of(storage.reports(spec.name, trial.number), start.epoch) | again.history
+        sequence = (steps[-1].sequence or 0) if steps else 0
+
+    behind = [i for i in applied if (i.sequence or 0) <= sequence]
+    course = fold(beginning, behind)
+    steered_at = next((place_after(i)[0] for i in reversed(behind) if i.kind in STEERING), None)
+    return Revived(
+        state=state,
+        course=course if state.batch and steered_at == state.epoch else course.at_epoch_start(),
+        history=history,
+        applied=behind,
+        ahead=[i for i in applied if (i.sequence or 0) > sequence],
+        segment=sum(i.kind == "rollback" for i in behind),
+        sequence=sequence,
+        checkpoints=checkpoints,
+    )
+
+
+def start_state(
+    storage: Storage, spec: StudySpec, session: Session, trial: Trial, shelf: Shelf, trainer: Trainer
+) -> TrainState:
+    """Return the state that a babysat trial began with.
+
+    Raises:
+        CheckpointError: its checkpoint cannot be read, and it cannot be trained again either.
+    """
+    starts = [c for c in storage.sessions.checkpoints(spec.name, trial.number) if "start" in c.pins]
+    trouble = f"{trial.name} has no checkpoint to start from"
+    for checkpoint in starts:
+        try:
+            return shelf.load(checkpoint).state
+        except CheckpointError as error:
+            trouble = str(error)
+    if trial.parent is not None:
+        raise CheckpointError(f"{trouble}; start anew from its parent: caviar panda start {trial.parent}")
+    # a trial of a sweep, or a fresh one, is a function of seed and number
+    return retrained(trainer, session.start_params, session.settings.get("start_epoch", 0))
+
+
+def retrained(trainer: Trainer, params: Params, epoch: int) -> TrainState:
+    """Return the state of a trial of a sweep after some epochs, trained again to the same bits.
+
+    Raises:
+        CheckpointError: it diverges on the way.
+    """
+    advance = trainer.advance(None, params, epoch)
+    if advance.state is None:
+        raise CheckpointError(f"training it again diverged before epoch {epoch}: the machine or caviar has changed")
+    return advance.state
+
+
+def end_state(revived: Revived, trial: Trial, trainer: Trainer) -> TrainState:
+    """Return the state in which a finished trial ended, trained again where its last checkpoint could not be read.
+
+    Raises:
+        CheckpointError: it does not go as it went.
+    """
+    current = [(c.epoch, c.batch) for c in revived.checkpoints if not c.abandoned]
+    stops = [(i.epoch or 0, i.batch or 0) for i in revived.ahead if i.kind == "stop"]
+    until = max([*current, *stops, (trial.epoch, 0)])
+    if revived.state.point >= until:
+        return revived.state
+    return Retrace(trainer, Passed(revived.state, revived.course), revived.ahead, until).run().state
+
+
+def applied_of(storage: Storage, spec: StudySpec, trial: Trial) -> list[Intervention]:
+    """Return the interventions that were applied to a trial, in their order."""
+    found = storage.sessions.interventions(spec.name, trial.number)
+    return [i for i in found if i.status is Status.APPLIED and i.sequence is not None]
+
+
+def _candidates(checkpoints: Sequence[StoredCheckpoint], last_back: Intervention | None) -> list[StoredCheckpoint]:
+    """Return the checkpoints to go on from, the newest first."""
+    current = [c for c in checkpoints if not c.abandoned]
+    newest_first = sorted(current, key=lambda c: (c.epoch, c.batch, c.sequence), reverse=True)
+    if last_back is None:
+        return newest_first
+    target = place_after(last_back)
+    since = last_back.sequence or 0
+    after = [c for c in newest_first if c.sequence >= since]
+    return after + [c for c in newest_first if c.sequence < since and (c.epoch, c.batch) == target]
+
+
+def history_of(reports: Reports, epoch: int) -> dict[int, dict[str, float]]:
+    """Return the metrics by epoch of a trial's reports, up to an epoch."""
+    rows = enumerate(reports.values.tolist(), reports.first_epoch)
+    return {at: dict(zip(reports.metrics, row, strict=True)) for at, row in rows if at <= epoch}

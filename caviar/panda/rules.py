@@ -1,0 +1,125 @@
+"""Rules that babysit: what they are, and reading them from a file."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from caviar.errors import SettingsError
+from caviar.records import EPOCH_METRICS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diverged:
+    """On a loss that is NaN or infinite, or over `factor` times its best: back to the best checkpoint, and slower."""
+
+    factor: float = 3.0
+    #: `warn`, `rollback`, `pause` or `stop`.
+    action: str = "rollback"
+    #: The learning rate is divided by this after a rollback.
+    divide_learning_rate: float = 2.0
+    #: Rollbacks at most; after that the run ends as it would without the rule.
+    limit: int = 10
+    metric: str = "val_loss"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plateau:
+    """When the metric has not improved for `epochs` epochs: divide the learning rate."""
+
+    epochs: int = 5
+    #: `warn` or `set`.
+    action: str = "set"
+    divide_learning_rate: float = 2.0
+    #: The learning rate is not divided further than this.
+    lowest_learning_rate: float = 1e-6
+    #: By how much of its best the metric must improve to count.
+    improvement: float = 1e-3
+    metric: str = "val_loss"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """When the metric has not improved for `epochs` epochs: stop."""
+
+    epochs: int = 20
+    #: `warn`, `pause` or `stop`.
+    action: str = "stop"
+    improvement: float = 1e-3
+    metric: str = "val_loss"
+
+
+Rule = Diverged | Plateau | Patience
+
+_RULES: Mapping[str, type[Rule]] = {"diverged": Diverged, "plateau": Plateau, "patience": Patience}
+_ACTIONS = {
+    "diverged": ("warn", "rollback", "pause", "stop"),
+    "plateau": ("warn", "set"),
+    "patience": ("warn", "pause", "stop"),
+}
+#: What holds where no rules are given: people are told, and nothing is done.
+DEFAULT_RULES: Mapping[str, Mapping[str, Any]] = {
+    "diverged": {"action": "warn"},
+    "plateau": {"action": "warn", "epochs": 10},
+}
+
+
+def read_rules(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the rules of a TOML file as plain, valid data.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds something else.
+    """
+    try:
+        rules = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"could not read the rules {str(path)!r}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the rules {str(path)!r} are not TOML: {error}") from error
+    return {name: asdict(rule) for name, rule in make_rules(rules).items()}
+
+
+def make_rules(rules: Mapping[str, Any]) -> dict[str, Rule]:
+    """Return rules from plain data.
+
+    Raises:
+        SettingsError: a name is unknown, or a value has the wrong type or is out of bounds.
+    """
+    return {name: _make_rule(name, settings) for name, settings in rules.items()}
+
+
+def _make_rule(name: str, settings: Any) -> Rule:
+    kind = _RULES.get(name)
+    if kind is None:
+        raise SettingsError(f"unknown rule {name!r} (known: {', '.join(_RULES)})")
+    if not isinstance(settings, Mapping):
+        raise SettingsError(f"rule {name!r} must be a table, as in [{name}], found {settings!r}")
+    known = {field.name: field for field in fields(kind)}
+    given: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise SettingsError(f"rule {name!r} has no {key!r} (known: {', '.join(known)})")
+        given[key] = _check(name, key, value)
+    return kind(**given)
+
+
+def _check(rule: str, key: str, value: Any) -> Any:
+    if key == "action":
+        expected, is_valid = f"one of {', '.join(_ACTIONS[rule])}", value in _ACTIONS[rule]
+    elif key == "metric":
+        expected, is_valid = f"one of {', '.join(EPOCH_METRICS)}", value in EPOCH_METRICS
+    elif key in ("epochs", "limit"):
+        expected, is_valid = "a whole number of at least 1", type(value) is int and value >= 1
+    else:
+        low, strict = {"factor": (1.0, True), "divide_learning_rate": (1.0, True)}.get(key, (0.0, False))
+        expected = f"a number {'above' if strict else 'of at least'} {low:g}"
+        is_number = type(value) in (int, float) and math.isfinite(value)
+        is_valid = is_number and (value > low if strict else value >= low)
+        value = float(value) if is_valid else value
+    if not is_valid:
+        raise SettingsError(f"{key} of rule {rule!r} must be {expected}, found {value!r}")
+    return value

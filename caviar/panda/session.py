@@ -1,0 +1,321 @@
+"""Panda mode: the loop around one model, and what a person calls to steer it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from caviar.errors import PandaBusy, RequestRejected, SettingsError, StorageError
+from caviar.panda.course import place
+from caviar.panda.live import LiveRun
+from caviar.panda.retrace import RunDiverged
+from caviar.panda.revive import revive
+from caviar.panda.scribe import LEASE_S, Entry
+from caviar.panda.trainer import Trainer
+from caviar.panda.watch import Action
+from caviar.records import Intervention, Reason, Report, Session, Status, StudySpec, Trial, TrialResult
+from caviar.storage import Storage
+
+#: How often the requests are looked at while training, and while paused.
+_LOOK_S = 0.03
+_LOOK_PAUSED_S = 0.1
+
+
+class PandaSession(LiveRun):
+    """One babysat model: iterate over its reports, and steer it by the verbs.
+
+    Use it in `with`: training starts where the last checkpoint is, and goes on with each report that is asked for;
+    leaving early keeps a checkpoint, from which a later session goes on. Verbs called here are applied at once;
+    requests of other processes are applied at the next mini-batch.
+
+    Promises: what was done to the model is in the database before the model is trained further, so that a run can be
+    interrupted anywhere, gone through again and compared, to the bit.
+
+    Args:
+        storage: the trial database.
+        spec: of the study.
+        session: of the trial, as it is in the database.
+        trainer: trains.
+        root: the checkpoint folder.
+        first: settings to change before anything else.
+        author: who calls the verbs here, for the log.
+        on_event: called with each thing that people should know, as one line.
+        is_interrupted: asked now and then; once it is true the iteration ends, with a checkpoint.
+
+    Raises:
+        PandaBusy: another process babysits the trial.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        spec: StudySpec,
+        session: Session,
+        trainer: Trainer,
+        root: Path,
+        *,
+        first: Mapping[str, Any] | None = None,
+        author: str | None = None,
+        on_event: Callable[[str], None] = lambda line: None,
+        is_interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(storage, spec, session, trainer, root, on_event)
+        self._first = dict(first or {})
+        self._author, self._is_interrupted = author, is_interrupted
+        self._looked_at = 0.0
+        self._has_left = False
+        #: Where the rules were asked last: the segment and its epoch.
+        self._asked_at: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"PandaSession({self.trial.name!r}, state={self.trial.state}, epoch={self.trial.epoch})"
+
+    def __enter__(self) -> PandaSession:
+        name = (self.spec.name, self.trial.number)
+        try:
+            self.storage.sessions.acquire(*name, self._owner, LEASE_S)
+        except BaseException:
+            self._trainer.close()
+            raise
+        try:
+            self._look_again()
+            revived = revive(self.storage, self.spec, self._session, self.trial, self.shelf, self._trainer, self._say)
+        except BaseException:
+            self.storage.sessions.release(*name, self._owner)
+            self._trainer.close()
+            raise
+        self._begin(revived)
+        try:
+            if self._first:
+                self._take_first()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._has_left = True
+        try:
+            if not self.is_over:
+                self._write(state=self.state, pins=("last",))  # to go on from here
+            self.scribe.flush()
+        except Exception as failure:
+            if kind is None:
+                raise
+            self._say(f"could not write at the end: {failure}")
+        finally:
+            self.scribe.close()
+            try:
+                self.storage.sessions.release(self.spec.name, self.trial.number, self._owner)
+            except StorageError as failure:  # then the lease expires by itself
+                self._say(str(failure))
+            self._trainer.close()
+
+    def __iter__(self) -> Iterator[Report]:
+        self._check_entered()
+        return self
+
+    def __next__(self) -> Report:
+        """Train to the end of the next epoch, and return its report."""
+        while True:
+            self._follow_record()
+            if self.is_at_epoch_end and not (self._recorded or self._is_stopped or self.is_over):
+                self._ask_rules()
+            self._serve()
+            if self._is_done():
+                self._finish(Reason.STOPPED if self._is_stopped else None)
+                self._judge_if_best()
+            if self.is_over or self._is_interrupted():
+                raise StopIteration
+            report = self._step()
+            if report is not None:
+                return report
+
+    # the verbs
+
+    def set(self, **settings: float) -> Intervention:
+        """Change settings from the next update on (`batch_size`: from the next epoch on).
+
+        Raises:
+            RequestRejected: a name is not adjustable, or a value is not valid.
+        """
+        return self.apply("set", settings)
+
+    def rollback(
+        self, *, epoch: int | None = None, epochs: int | None = None, best: bool = False, **settings: float
+    ) -> Intervention:
+        """Go back to the checkpoint of an epoch, of so many epochs ago, or of the best epoch.
+
+        Weights, moments and statistics are those of then; the settings stay as they are, or as given here.
+
+        Raises:
+            RequestRejected: there is no such checkpoint; the message lists those there are.
+        """
+        return self.apply("rollback", {**place(epoch, epochs, best), **settings})
+
+    def branch(
+        self, *, epoch: int | None = None, epochs: int | None = None, best: bool = False, **settings: float
+    ) -> Trial:
+        """Make a new trial that goes on from a checkpoint of this one, with other settings; this one goes on.
+
+        Returns:
+            The new trial: WAITING, to be babysat by a session of its own.
+        """
+        made = self.apply("branch", {**place(epoch, epochs, best), **settings})
+        assert made.after is not None
+        return self.storage.get_trial(self.spec.name, made.after["number"])
+
+    def checkpoint(self) -> Intervention:
+        """Keep a checkpoint of this moment."""
+        return self.apply("checkpoint", {})
+
+    def stop(self) -> Intervention:
+        """End the run: the trial is COMPLETE, with the value of its last epoch."""
+        return self.apply("stop", {})
+
+    def _judge_if_best(self) -> None:
+        """Look at the test part, for the one model that is the study's best (docs/decisions/0003)."""
+        best = self.storage.best_trial(self.spec.name)
+        if best is not None and best.number == self.trial.number:
+            self.judge()
+
+    def judge(self) -> dict[str, float]:
+        """Judge the finished model on the test part, and write that: for the one trial that was chosen.
+
+        Returns:
+            `test_loss` and `test_accuracy`.
+        """
+        judged = self._trainer.test(self.state, self.course.params)
+        self.trial = replace(self.trial, metrics={**self.trial.metrics, **judged})
+        self.scribe.put(Entry(result=TrialResult(trial=self.trial)))
+        self.scribe.flush()
+        return judged
+
+    def apply(self, kind: str, arguments: Mapping[str, Any], *, author: str | None = None) -> Intervention:
+        """Apply a verb here and now, and record it.
+
+        Raises:
+            RequestRejected: it is not valid, or not possible now.
+        """
+        self._check_entered()
+        asked = Intervention(
+            trial=self.trial.name,
+            token=uuid.uuid4().hex,
+            kind=kind,
+            arguments=arguments,
+            author=author or self._author,
+            asked_at=datetime.now(UTC),
+        )
+        answered = self._answer(asked)
+        if answered.status is Status.REJECTED:
+            raise RequestRejected(answered.message)
+        return answered
+
+    def _check_entered(self) -> None:
+        if not hasattr(self, "scribe"):
+            raise SettingsError("a panda is used in `with`: with study.panda(trial) as panda: ...")
+        if self._has_left:
+            raise SettingsError(f"the `with` block of {self.trial.name} has been left; open another with study.panda")
+
+    # the loop
+
+    def _look_again(self) -> None:
+        """Read the trial once more, now that it is nobody else's, and clear away what a dead process left."""
+        self.trial = self.storage.get_trial(self.spec.name, self.trial.number)
+        if self.trial.state.is_finished:
+            raise PandaBusy(
+                f"{self.trial.name} has just been ended by another process, as {self.trial.state}; start it once more "
+                "to go on with a new trial"
+            )
+        session = self.storage.sessions.get(self.spec.name, self.trial.number)
+        assert session is not None
+        self._session = session
+        self.shelf.sweep_out(self.storage.sessions.checkpoints(self.spec.name, self.trial.number))
+
+    def _take_first(self) -> None:
+        """Change the settings that this start asks for, at the point where the record ends."""
+        while self._recorded and not self.is_over:
+            self._follow_record()
+            if self._recorded:
+                self._step()
+        self.apply("set", {k: v for k, v in self._first.items() if v != self.course.value(k)} or self._first)
+
+    def _serve(self) -> None:
+        """Answer what was asked; while paused, wait for more."""
+        if self._recorded:
+            return
+        while not self.is_over:
+            now = time.monotonic()
+            if self.is_paused or now - self._looked_at >= _LOOK_S:
+                self._looked_at = now
+                self.scribe.check()
+                for asked in self.storage.sessions.asked(self.spec.name, self.trial.number):
+                    self._answer(asked)
+            if not self.is_paused or self._is_stopped or self._is_interrupted():
+                return
+            self.scribe.flush()
+            time.sleep(_LOOK_PAUSED_S)
+
+    def _is_done(self) -> bool:
+        if self._recorded or self.is_over:
+            return False
+        epochs = self.course.epochs
+        return self._is_stopped or (epochs is not None and self.epoch >= epochs)
+
+    def _ask_rules(self) -> None:
+        if self._asked_at == (self._segment, self.epoch):
+            return
+        self._asked_at = (self._segment, self.epoch)
+        rate = self.params["learning_rate"]
+        for name, action in self.watch.actions(self.interventions, rate):
+            if action.kind != "warn" and self._has_acted(name):
+                continue  # before a crash
+            self._act(name, action)
+
+    def _has_acted(self, rule: str) -> bool:
+        """Return whether a rule has done something at this place of this timeline."""
+        for past in reversed(self.interventions):
+            if past.kind == "rollback":
+                return False
+            if (past.epoch, past.batch) == self.state.point and past.author == f"rule:{rule}":
+                return True
+        return False
+
+    def _act(self, name: str, action: Action) -> bool:
+        """Do what a rule asks for; return whether it could be done."""
+        self._say(f"rule {name}: {action.why}")
+        if action.kind == "warn":
+            return True
+        try:
+            self.apply(action.kind, action.arguments, author=f"rule:{name}")
+        except RequestRejected as error:
+            self._say(f"rule {name}: {action.kind} was not possible: {error}")
+            return False
+        return True
+
+    def _step(self) -> Report | None:
+        try:
+            return self._train_on()
+        except RunDiverged:
+            self._diverge()
+            return None
+
+    def _diverge(self) -> None:
+        epoch = self.epoch + 1
+        rate = self.params["learning_rate"]
+        for name, action in self.watch.actions_on_divergence(self.interventions, rate, epoch):
+            if self._act(name, action):
+                return
+        self._finish(Reason.DIVERGED, error=f"diverged at epoch {epoch}")
+        self._say(
+            f"{self.trial.name} diverged at epoch {epoch}; go on from an earlier epoch: "
+            f"caviar panda branch {self.trial.name} --best --set learning_rate={rate / 2:.3g}"
+        )

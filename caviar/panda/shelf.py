@@ -1,0 +1,145 @@
+"""The checkpoints of one babysat trial: files in a folder, and which of them are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from caviar.errors import CheckpointError, SettingsError
+from caviar.records import Direction, Params, StoredCheckpoint, StudySpec
+from caviar.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from caviar.training.state import TrainState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """Which checkpoints are made and kept, besides those that are pinned."""
+
+    #: One is made each so many epochs.
+    every: int = 1
+    #: The last so many are kept, and the best; 0 keeps all.
+    keep: int = 20
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise SettingsError(f"a checkpoint is made every 1 or more epochs, found {self.every}")
+        if self.keep < 0:
+            raise SettingsError(f"keep must be at least 0 (0 keeps every checkpoint), found {self.keep}")
+
+    def is_due(self, epoch: int) -> bool:
+        """Return whether a checkpoint is made at the end of an epoch."""
+        return epoch % self.every == 0
+
+    def superfluous(self, checkpoints: Sequence[StoredCheckpoint], best_epoch: int | None) -> list[StoredCheckpoint]:
+        """Return those that need not be kept, of all there are, oldest first."""
+        free = [c for c in checkpoints if not c.pins]
+        current = [c for c in free if not c.abandoned]
+        keep = {c.path for c in current[-self.keep :]} if self.keep else {c.path for c in current}
+        if best_epoch is not None:
+            keep |= {c.path for c in current if c.epoch == best_epoch and not c.batch}
+        return [c for c in free if c.path not in keep]
+
+
+class Shelf:
+    """The files of one trial's checkpoints; what one shelf writes, no other overwrites.
+
+    Args:
+        root: the checkpoint folder.
+        study: the spec of the trial's study.
+        number: of the trial.
+    """
+
+    def __init__(self, root: Path, study: StudySpec, number: int) -> None:
+        self._root = root
+        word = re.sub(r"[^A-Za-z0-9._-]+", "-", study.name).strip(".-")[:40] or "study"
+        # two studies may have had one name, one after the other: the moment of creation tells them apart
+        mark = hashlib.sha256(str(study.created_at).encode()).hexdigest()[:8]
+        self._place = f"{word}-{mark}/{number}"
+        # of two processes that believe to babysit one trial, the one that lost the lease must not replace a file
+        self._writer = secrets.token_hex(3)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of this trial are written."""
+        return self._root / self._place
+
+    def save(
+        self, state: TrainState, params: Params, *, segment: int, sequence: int, pins: tuple[str, ...] = ()
+    ) -> StoredCheckpoint:
+        """Write a state to its file; return what the database should know of it.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        within = f"-b{state.batch:06}" if state.batch else ""
+        path = f"{self._place}/e{state.epoch:06}{within}-s{segment}-{self._writer}.safetensors"
+        file = self._root / path
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"could not make the folder {str(file.parent)!r}: {error.strerror or error}"
+            ) from error
+        save_checkpoint(file, state, params)
+        return StoredCheckpoint(
+            path=path,
+            epoch=state.epoch,
+            batch=state.batch,
+            step=state.step,
+            segment=segment,
+            sequence=sequence,
+            size_bytes=file.stat().st_size,
+            pins=pins,
+        )
+
+    def load(self, checkpoint: StoredCheckpoint) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: its file is missing, torn or altered, or of another place in training.
+        """
+        loaded = load_checkpoint(self._root / checkpoint.path)
+        found = (loaded.state.epoch, loaded.state.batch, loaded.state.step)
+        expected = (checkpoint.epoch, checkpoint.batch, checkpoint.step)
+        if found != expected:
+            raise CheckpointError(
+                f"{checkpoint.path!r} holds another state than it should: expected epoch, mini-batch and step "
+                f"{expected}, found {found}; use an earlier checkpoint"
+            )
+        return loaded
+
+    def remove(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
+        """Remove files; what cannot be removed stays."""
+        for checkpoint in checkpoints:
+            with suppress(OSError):
+                (self._root / checkpoint.path).unlink(missing_ok=True)
+
+    def sweep_out(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
+        """Remove files that the database does not know, which a process that died left behind."""
+        known = {(self._root / checkpoint.path).name for checkpoint in checkpoints}
+        with suppress(OSError):
+            for file in self.folder.iterdir():
+                if file.name not in known and file.name.endswith((".safetensors", ".part")):
+                    file.unlink(missing_ok=True)
+
+
+def pinned(checkpoint: StoredCheckpoint, pin: str) -> StoredCheckpoint:
+    """Return a checkpoint with one more reason to keep it."""
+    return checkpoint if pin in checkpoint.pins else replace(checkpoint, pins=(*checkpoint.pins, pin))
+
+
+def best_epoch(history: Mapping[int, Mapping[str, float]], spec: StudySpec) -> int | None:
+    """Return the epoch with the best value of the study's metric (ties: smaller `val_loss`, then earlier), or None."""
+    sign = -1 if spec.direction is Direction.MAXIMIZE else 1
+
+    def rank(epoch: int) -> tuple[Any, ...]:
+        metrics = history[epoch]
+        return sign * metrics[spec.metric], metrics.get("val_loss", float("inf")), epoch
+
+    return min((epoch for epoch in history if spec.metric in history[epoch]), key=rank, default=None)

@@ -1,0 +1,294 @@
+"""Taking a model into panda mode, whatever became of it so far."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from caviar.errors import CheckpointError, PandaBusy, RequestRejected, StudyBusy
+from caviar.execution.base import Executor
+from caviar.panda.course import check_set
+from caviar.panda.found import found_trial, fresh_params, keep_start
+from caviar.panda.revive import end_state, retrained, revive, start_state
+from caviar.panda.rules import DEFAULT_RULES, make_rules
+from caviar.panda.session import PandaSession
+from caviar.panda.shelf import Policy, Shelf
+from caviar.panda.trainer import Trainer
+from caviar.records import Intervention, Status, StudySpec, Trial, TrialState
+from caviar.storage import Storage
+from caviar.storage.holder import new_holder
+from caviar.training.dataset import Dataset
+from caviar.training.state import TrainState
+
+_LEASE_S = 15.0
+_POLL_S = 0.1
+#: By how much a trial may differ when it is trained again, as on another kind of processor.
+_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Horizon:
+    """How long a model is to be trained; where nothing is given, as long as the study's trials are, once more."""
+
+    #: In all.
+    epochs: int | None = None
+    #: From now on.
+    more_epochs: int | None = None
+    until_stopped: bool = False
+
+    def __post_init__(self) -> None:
+        given = [self.epochs is not None, self.more_epochs is not None, self.until_stopped]
+        if sum(given) > 1:
+            raise RequestRejected("give one of epochs, more epochs, and until stopped")
+        if self.more_epochs is not None and self.more_epochs < 1:
+            raise RequestRejected(f"at least 1 more epoch must be trained, found {self.more_epochs}")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything is."""
+        return self.until_stopped or self.epochs is not None or self.more_epochs is not None
+
+    def total(self, done: int, default: int) -> int | None:
+        """Return the epochs to train in all, None for until stopped.
+
+        Args:
+            done: epochs that the model has.
+            default: epochs in all, where nothing is given.
+
+        Raises:
+            RequestRejected: they are done already.
+        """
+        if self.until_stopped:
+            return None
+        if self.more_epochs is not None:
+            return done + self.more_epochs
+        if self.epochs is None:
+            return default
+        if self.epochs <= done:
+            raise RequestRejected(
+                f"the model has {done} epochs already, found epochs = {self.epochs}, which is how many it has in the "
+                f"end; to train {self.epochs} more, give +{self.epochs}"
+            )
+        check_set({"epochs": self.epochs})
+        return self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nursery:
+    """What every start needs: the study, its data, where to train, where to keep checkpoints, whom to tell."""
+
+    storage: Storage
+    spec: StudySpec
+    data: Dataset
+    executor: Executor
+    root: Path
+    author: str | None = None
+    #: None is :class:`Policy` as it comes, or as it was before.
+    policy: Policy | None = None
+    #: As :func:`caviar.panda.rules.make_rules` takes them; None is those that only warn.
+    rules: Mapping[str, Any] | None = None
+    on_event: Callable[[str], None] = lambda line: None
+    is_interrupted: Callable[[], bool] = lambda: False
+
+    def fresh(self, params: Mapping[str, Any], horizon: Horizon) -> PandaSession:
+        """Start a fresh model.
+
+        Args:
+            params: those given; the others are what the space fixes, or the defaults.
+            horizon: how long it is trained.
+
+        Raises:
+            RequestRejected: a param is unknown or not valid.
+        """
+        epochs = horizon.total(0, self.spec.epochs)
+        trial = Trial(
+            study=self.spec.name,
+            number=0,
+            state=TrialState.WAITING,
+            params=fresh_params(self.spec.space, params),
+            space_version=self.spec.space_version,
+        )
+        # the number is part of the key of all randomness, so the state can only be made once it is known
+        made = self.storage.sessions.create(trial, {**self._settings(epochs), "start_epoch": 0})
+        state = retrained(self.trainer(made.number), made.params, 0)
+        keep_start(self.storage, Shelf(self.root, self.spec, made.number), made, state)
+        return self._session(made.number, {})
+
+    def take(self, number: int, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
+        """Take a trial: go on with one that is babysat, take one from its sweep, or add a child to a finished one.
+
+        Args:
+            number: of the trial.
+            changes: settings to change at once.
+            horizon: how long it is trained.
+
+        Raises:
+            TrialNotFound: there is none of that number.
+            RequestRejected: a setting is not adjustable or not valid, or the epochs are done already.
+            CheckpointError: its last state cannot be had.
+            KeyboardInterrupt: interrupted while waiting for the sweep.
+        """
+        asked: Intervention | None = None
+        was_rejected = False
+        while True:
+            trial = self.storage.get_trial(self.spec.name, number)
+            session = self.storage.sessions.get(self.spec.name, number)
+            if trial.state.is_finished:
+                return self._child(trial, changes, horizon)
+            if session is not None:
+                return self._go_on(trial, changes, horizon)
+            if self._adopt(trial, asked):
+                continue
+            if asked is None:
+                asked = self._ask_sweep(trial)
+            answer = self.storage.sessions.intervention(self.spec.name, number, asked.token)
+            if answer is not None and answer.status is Status.REJECTED and was_rejected:
+                raise RequestRejected(f"the sweep keeps {trial.name}: {answer.message}")
+            # the trial is looked at once more: the answer may be that it has ended
+            was_rejected = answer is not None and answer.status is Status.REJECTED
+            if self.is_interrupted():
+                raise KeyboardInterrupt
+            time.sleep(_POLL_S)
+
+    def _settings(self, epochs: int | None) -> dict[str, Any]:
+        rules = make_rules(DEFAULT_RULES if self.rules is None else self.rules)
+        return {
+            "epochs": epochs,
+            "checkpoints": asdict(self.policy or Policy()),
+            "rules": {name: asdict(rule) for name, rule in rules.items()},
+        }
+
+    def _session(self, number: int, first: Mapping[str, Any]) -> PandaSession:
+        session = self.storage.sessions.get(self.spec.name, number)
+        assert session is not None
+        return PandaSession(
+            self.storage,
+            self.spec,
+            session,
+            self.trainer(number),
+            self.root,
+            first=first,
+            author=self.author,
+            on_event=self.on_event,
+            is_interrupted=self.is_interrupted,
+        )
+
+    def trainer(self, number: int) -> Trainer:
+        """Return what trains one trial of the study."""
+        return Trainer(self.executor, self.spec, len(self.data.train), number)
+
+    def _child(self, parent: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
+        """Add a trial that goes on where a finished one ended, which stays as it is."""
+        settings = check_set(changes, epochs_done=parent.epoch) if changes else {}
+        if "epochs" in settings and horizon.is_given:
+            raise RequestRejected("epochs are given twice: among the settings, and besides them")
+        epochs = settings.pop("epochs", horizon.total(parent.epoch, parent.epoch + self.spec.epochs))
+        params = {**parent.params, **settings}
+        state = self._last_state(parent)
+        trial = Trial(
+            study=self.spec.name,
+            number=0,
+            state=TrialState.WAITING,
+            params=params,
+            parent=parent.name,
+            parent_epoch=parent.epoch,
+            epoch=parent.epoch,
+            space_version=parent.space_version,
+        )
+        made = found_trial(self.storage, self.spec, self.root, trial, self._settings(epochs), state)
+        self.on_event(f"{made.name} goes on from epoch {parent.epoch} of {parent.name}")
+        return self._session(made.number, {})
+
+    def _go_on(self, trial: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
+        first = check_set(changes) if changes else {}
+        session = self.storage.sessions.get(self.spec.name, trial.number)
+        assert session is not None
+        shelf = Shelf(self.root, self.spec, trial.number)
+        if not self.storage.sessions.checkpoints(self.spec.name, trial.number):
+            # taken before it was trained, or by a process that died before it could write its first state
+            trainer = self.trainer(trial.number)
+            keep_start(self.storage, shelf, trial, start_state(self.storage, self.spec, session, trial, shelf, trainer))
+        if horizon.is_given:
+            first["epochs"] = horizon.total(trial.epoch, self.spec.epochs)
+        given = {"rules": self.rules, "checkpoints": self.policy}
+        settings = self._settings(None)
+        changed = {
+            name: settings[name] for name, value in given.items() if value is not None or name not in session.settings
+        }
+        if changed:
+            self.storage.sessions.configure(self.spec.name, trial.number, changed)
+        return self._session(trial.number, first)
+
+    def _adopt(self, trial: Trial, asked: Intervention | None) -> bool:
+        """Make a trial that no coordinator looks after a babysat one; return whether that was so."""
+        owner = new_holder()
+        try:
+            self.storage.acquire_lease(self.spec.name, owner, _LEASE_S)
+        except StudyBusy:
+            return False
+        try:
+            start = replace(trial, state=TrialState.WAITING, epoch=0, metrics={})
+            answer = None
+            if asked is not None:
+                answer = replace(asked, status=Status.APPLIED, message="taken: its sweep had ended", epoch=0)
+            settings = {**self._settings(self.spec.epochs), "start_epoch": 0}
+            self.storage.sessions.adopt(start, settings, answer=answer)
+        except PandaBusy:  # another process was faster, or it has ended meanwhile
+            return True
+        finally:
+            self.storage.release_lease(self.spec.name, owner)
+        return True
+
+    def _ask_sweep(self, trial: Trial) -> Intervention:
+        self.on_event(f"asked the sweep of {self.spec.name!r} for {trial.name}; it hands over at the end of a slice")
+        return self.storage.sessions.ask(
+            Intervention(trial=trial.name, token=uuid.uuid4().hex, kind="take", author=self.author)
+        )
+
+    def _last_state(self, trial: Trial) -> TrainState:
+        """Return the state in which a finished trial ended."""
+        session = self.storage.sessions.get(self.spec.name, trial.number)
+        trainer = self.trainer(trial.number)
+        if session is not None:
+            shelf = Shelf(self.root, self.spec, trial.number)
+            revived = revive(self.storage, self.spec, session, trial, shelf, trainer, self.on_event)
+            return end_state(revived, trial, trainer)
+        if trial.parent is not None:
+            raise CheckpointError(
+                f"{trial.name} goes on from {trial.parent}, and its own states are not here: it was imported; start "
+                "from a trial of a sweep"
+            )
+        if trial.epoch:
+            self.on_event(f"training {trial.name} again to its epoch {trial.epoch}")
+        again = trainer.advance(None, trial.params, trial.epoch)
+        if again.state is None:
+            raise CheckpointError(
+                f"training {trial.name} again diverged: it was trained on other data or another machine"
+            )
+        self._compare(trial, again.metrics.get(trial.epoch, {}))
+        return again.state
+
+    def _compare(self, trial: Trial, again: Mapping[str, float]) -> None:
+        """Tell that a trial trained again differs in the last bits; refuse one that is another model altogether.
+
+        Raises:
+            CheckpointError: it is.
+        """
+        for name, value in again.items():
+            recorded = trial.metrics.get(name, value)
+            if not math.isclose(value, recorded, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+                raise CheckpointError(
+                    f"{trial.name} cannot be gone on from: trained again from its params, it ends with {name} "
+                    f"{value:.6g}, not {recorded:.6g}; it was steered or trained elsewhere, and its states are not here"
+                )
+            if value != recorded:
+                self.on_event(
+                    f"WARNING: trained again, {trial.name} ends with {name} {value!r}, not {recorded!r}: other "
+                    "processors and versions differ in the last bits"
+                )
+                return

@@ -1,0 +1,234 @@
+"""A run is what its record says: trained again it is the same, and without an intervention it is what that would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caviar
+from caviar.errors import CheckpointError, TrialNotFound
+from caviar.panda.session import PandaSession
+from caviar.records import Trial
+from caviar.storage import Storage, open_storage
+from caviar.study import Study
+from caviar.training.checkpoint import load_checkpoint, save_checkpoint
+from caviar.training.state import TrainState
+
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+
+
+@pytest.fixture
+def storage(sqlite_url: str) -> Iterator[Storage]:
+    """An open, empty SQLite database."""
+    opened = open_storage(sqlite_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def study(storage: Storage) -> Study:
+    """A study of nothing yet."""
+    return caviar.create_study("s", data="iris", seed=3, epochs=10, storage=storage)
+
+
+def babysit(
+    study: Study,
+    steer: Callable[[PandaSession, int], None] = lambda panda, n: None,
+    *,
+    epochs: int = 16,
+    **params: object,
+) -> Trial:
+    """Babysit a fresh model to its end; `steer` is called with each epoch's number in the order of training."""
+    with study.panda(params={"batch_size": 16, "layers": 1, **params}, epochs=epochs) as panda:
+        for n, _ in enumerate(panda, 1):
+            steer(panda, n)
+        return panda.trial
+
+
+def eventful(panda: PandaSession, n: int) -> None:
+    """Do one of everything that leaves a trace in the weights."""
+    if n == 3:
+        panda.set(learning_rate=0.05, l2=0.01)
+    elif n == 6:
+        panda.set(batch_size=8)
+    elif n == 8:
+        panda.rollback(epochs=3, learning_rate=0.02)
+    elif n == 9:
+        panda.rollback(epoch=2)
+    elif n == 12:
+        panda.set(learning_rate_decay=0.1, momentum=0.5)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_trained_again_is_identical(study: Study, optimizer: str) -> None:
+    """With settings changed and two rollbacks, every checkpoint agrees bit for bit."""
+    trial = babysit(study, eventful, optimizer=optimizer)
+
+    found = study.replay(trial)
+
+    assert found.difference is None
+    assert (found.epoch, found.n_interventions, found.n_unreadable) == (16, 5, 0)
+    assert found.n_checkpoints > 12
+
+
+def test_a_run_whose_weights_were_altered_is_not(study: Study, tmp_path: Path) -> None:
+    """A single bit in one checkpoint, under a right checksum, is found and its place is named."""
+    trial = babysit(study, eventful)
+    (file,) = tmp_path.glob("**/e000014-s2-*.safetensors")
+    checkpoint = load_checkpoint(file)
+    parameters = checkpoint.state.parameters.copy()
+    parameters.view(np.uint32)[5] ^= 1
+    fields = {name: getattr(checkpoint.state, name) for name in TrainState.__slots__}
+    save_checkpoint(file, TrainState(**{**fields, "parameters": parameters}), checkpoint.params)
+
+    found = study.replay(trial)
+
+    assert found.difference is not None
+    assert "parameters differ at epoch 14" in found.difference
+
+
+def test_a_run_whose_record_was_altered_is_not(study: Study, storage: Storage) -> None:
+    """Another value of one intervention makes other weights from there on."""
+    trial = babysit(study, eventful)
+    first = storage.sessions.interventions("s", trial.number)[0]
+    storage.sessions.answer(replace(first, arguments={"learning_rate": 0.0500001, "l2": 0.01}), None)
+
+    found = study.replay(trial)
+
+    assert found.difference is not None
+    assert "epoch 5" in found.difference
+
+
+def test_a_trial_that_was_never_babysat_cannot_be_replayed(study: Study) -> None:
+    """The message says how to begin."""
+    study.sweep(1, n_workers=0)
+
+    with pytest.raises(TrialNotFound, match="caviar panda start s/0"):
+        study.replay(0)
+
+
+def test_a_run_without_any_checkpoint_cannot_be_replayed(study: Study, tmp_path: Path) -> None:
+    """There is nothing to compare with, which is not the same as identical."""
+    trial = babysit(study)
+    for file in tmp_path.glob("**/*.safetensors"):
+        file.unlink()
+
+    with pytest.raises(CheckpointError, match="nothing to compare with"):
+        study.replay(trial)
+
+
+def metrics_of(study: Study, trial: Trial, epoch: int) -> dict[str, float]:
+    reports = study.reports(trial.number)
+    return dict(zip(reports.metrics, reports.values[epoch - reports.first_epoch].tolist(), strict=True))
+
+
+def go_on(study: Study, trial: Trial, epochs: int) -> Trial:
+    """Babysit a branch, which is left alone, to an epoch."""
+    with study.panda(trial, epochs=epochs) as panda:
+        for _ in panda:
+            pass
+        return panda.trial
+
+
+def test_the_control_of_a_setting_is_the_run_without_it(study: Study) -> None:
+    """A branch from just before, left alone, ends in the same bits as the control."""
+    branches = []
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 9:
+            branches.append(panda.branch(epochs=0))
+            panda.set(learning_rate=0.2)
+
+    nudged = babysit(study, steer)
+    alone = go_on(study, branches[0], 16)
+
+    (found,) = study.compare(nudged)
+
+    assert found.control == metrics_of(study, alone, 16)
+    assert found.actual == metrics_of(study, nudged, 16)
+    assert (found.epochs, found.intervention.kind) == (7, "set")
+
+
+def test_the_control_of_a_rollback_goes_on_for_as_many_epochs(study: Study) -> None:
+    """Back from 12 to 8 and on to 16 are eight epochs: without it, the run would have come to 20."""
+    branches = []
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 12:
+            branches.append(panda.branch(epochs=0))
+            panda.rollback(epoch=8, learning_rate=0.001)
+
+    went_back = babysit(study, steer, learning_rate=0.1)
+    alone = go_on(study, branches[0], 20)
+
+    (found,) = study.compare(went_back)
+
+    assert found.control == metrics_of(study, alone, 20)
+    assert found.epochs == 8
+
+
+def test_a_control_that_diverges_says_that_the_intervention_helped(study: Study) -> None:
+    """A rollback away from a learning rate that would have blown up."""
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 3:
+            panda.set(learning_rate=1e30, l2=1e9)
+            panda.rollback(epoch=2, learning_rate=0.05, l2=0.0)
+
+    trial = babysit(study, steer, epochs=5)
+
+    found = study.compare(trial)
+
+    assert [c.control is None for c in found] == [False, True]
+    assert found[1].has_helped(study.spec) is True
+
+
+def test_a_checkpoint_that_a_rollback_left_behind_can_be_branched_from(study: Study) -> None:
+    """The best epoch so far is kept when a rollback goes behind it, and the answer says how to reach it."""
+    found: list[tuple[int | None, str, int | None]] = []
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 9:
+            best = panda.best_epoch
+            said = panda.rollback(epoch=0).message
+            found.append((best, said or "", panda.branch(epoch=best).parent_epoch))
+
+    babysit(study, steer, epochs=12)
+
+    ((best, said, branched_from),) = found
+    assert f"epoch {best}, the best so far, is left behind" in said
+    assert branched_from == best
+
+
+def test_a_trial_that_trained_again_is_another_model_is_not_gone_on_from(study: Study, storage: Storage) -> None:
+    """A steered trial without its states, as after an import, is refused instead of mistaken for an unsteered one."""
+
+    def slow_down(panda: PandaSession, n: int) -> None:
+        if n == 1:
+            panda.set(learning_rate=1e-4)
+
+    steered = babysit(study, slow_down)
+    copy = replace(steered, number=7)
+    storage.add_trials("s", [copy])
+
+    with pytest.raises(CheckpointError, match="its states are not here"):
+        study.panda(7)
+
+
+def test_what_a_run_that_diverged_owes_to_an_intervention(study: Study) -> None:
+    """The setting that broke it has not helped."""
+
+    def break_it(panda: PandaSession, n: int) -> None:
+        if n == 3:
+            panda.set(learning_rate=1e30, l2=1e9)
+
+    trial = babysit(study, break_it)
+
+    (found,) = study.compare(trial)
+
+    assert trial.reason == "diverged"
+    assert (found.has_diverged, found.has_helped(study.spec)) == (True, False)

@@ -1,0 +1,169 @@
+"""A trial of a running sweep is taken into panda mode: the sweep goes on without it, and all end as they would have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import caviar
+from caviar.execution import planner
+from caviar.records import Intervention, Status, Trial, TrialState
+from caviar.storage import Storage, open_storage
+from caviar.study import Study
+from caviar.sweep import SweepProgress
+
+EPOCHS = 12
+
+
+@pytest.fixture
+def storage(sqlite_url: str) -> Iterator[Storage]:
+    """An open, empty SQLite database."""
+    opened = open_storage(sqlite_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def long_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make slices so short that each trial takes one for each epoch."""
+    monkeypatch.setattr(planner, "SLICE_S", 1e-9)
+
+
+def make_study(storage: Storage, name: str) -> Study:
+    return caviar.create_study(name, data="iris", seed=3, epochs=EPOCHS, storage=storage)
+
+
+def ask(storage: Storage, name: str) -> Intervention:
+    return storage.sessions.ask(Intervention(trial=name, token=f"take {name}", kind="take"))
+
+
+def bits(storage: Storage, trial: Trial) -> object:
+    """Return all that must not depend on who trained a trial."""
+    reports = storage.reports(trial.study, trial.number)
+    metrics = {name: value for name, value in trial.metrics.items() if not name.startswith("test_")}
+    return trial.params, trial.state, trial.value, trial.epoch, metrics, reports.first_epoch, reports.values.tobytes()
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    """Return once something has become true, which another thread sees to."""
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def asking_once(storage: Storage, where: str) -> Callable[[SweepProgress], None]:
+    """Return an `on_progress` that waits until the database has such a trial, and asks for the first of them."""
+    study: list[str] = []
+
+    def on_progress(progress: SweepProgress) -> None:
+        if study:
+            return
+        study.append(progress.study)
+        wait_until(lambda: bool(storage.trials(progress.study, where=where)))
+        ask(storage, storage.trials(progress.study, where=where)[0].name)
+
+    return on_progress
+
+
+@pytest.mark.usefixtures("long_trials")
+def test_trials_trained_in_many_slices_end_as_in_one(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut at each epoch or not at all, a trial has the same bits and its time is the sum."""
+    cut = make_study(storage, "cut")
+    cut.sweep(5, n_workers=0)
+    monkeypatch.undo()
+    whole = make_study(storage, "whole")
+    whole.sweep(5, n_workers=0)
+
+    assert [bits(storage, trial) for trial in cut.trials()] == [bits(storage, trial) for trial in whole.trials()]
+    assert all(trial.seconds and trial.started_at and trial.finished_at for trial in cut.trials())
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_trial_that_is_taken_and_left_alone_ends_as_it_would_have(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Whether it is being trained or still waits, and the other trials do not notice."""
+    whole = make_study(storage, "whole")
+    whole.sweep(6, n_workers=0)
+    monkeypatch.setattr(planner, "SLICE_S", 1e-9)
+    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    study = make_study(storage, "taken")
+    # the longest trials go first: some of the six is being trained, the last waits
+
+    result = study.sweep(6, n_workers=0, on_progress=asking_once(storage, f"number = {number}"))
+
+    assert (result.progress.n_complete, result.progress.n_babysat) == (5, 1)
+    assert study.summary().counts == {TrialState.COMPLETE: 5, study.trials()[number].state: 1}
+    others = [bits(storage, trial) for trial in study.trials() if trial.number != number]
+    assert others == [bits(storage, trial) for trial in whole.trials() if trial.number != number]
+    with study.panda(number) as panda:
+        epochs = [report.epoch for report in panda]
+    assert epochs[-1] == EPOCHS
+    assert bits(storage, study.trials()[number]) == bits(storage, whole.trials()[number])
+
+
+@pytest.mark.usefixtures("long_trials")
+def test_a_trial_is_handed_over_within_its_training(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state that the sweep reached goes along: no epoch is trained twice."""
+    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    study = make_study(storage, "s")
+
+    study.sweep(4, n_workers=0, on_progress=asking_once(storage, "state = 'RUNNING' and epoch > 0"))
+
+    (taken,) = study.trials(where="state = 'RUNNING'")
+    answer = storage.sessions.intervention("s", taken.number, f"take {taken.name}")
+    assert answer is not None
+    assert (answer.status, answer.epoch) == (Status.APPLIED, taken.epoch)
+    assert 0 < taken.epoch < EPOCHS
+    with study.panda(taken) as panda:
+        assert next(panda).epoch == taken.epoch + 1
+
+
+@pytest.mark.usefixtures("long_trials")
+def test_an_ended_trial_is_not_handed_over(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request is rejected, and says why."""
+    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    study = make_study(storage, "s")
+
+    study.sweep(2, n_workers=0)
+
+    study.sweep(4, n_workers=0, on_progress=asking_once(storage, "state = 'COMPLETE'"))
+
+    (answer,) = storage.sessions.interventions("s", 0)
+    assert (answer.status, answer.message) == (Status.REJECTED, "this sweep does not train it")
+    assert study.summary().counts == {TrialState.COMPLETE: 4}
+
+
+def test_a_sweep_leaves_babysat_trials_alone(storage: Storage) -> None:
+    """A panda that nobody trains now is not trained by the next sweep, and its number is not used again."""
+    study = make_study(storage, "s")
+    study.sweep(3, n_workers=0)
+    with study.panda(1, more_epochs=5) as panda:
+        next(panda)
+
+    study.sweep(6, n_workers=0)
+
+    assert [trial.number for trial in study.trials()] == list(range(6))
+    assert study.trials()[3] == panda.trial
+    assert study.summary().counts == {TrialState.COMPLETE: 5, TrialState.RUNNING: 1}
+
+
+def test_a_panda_born_during_a_sweep_takes_a_number_behind_it(storage: Storage) -> None:
+    """The sweep's trials keep the numbers, and so the params, that they would have had."""
+    whole, study = make_study(storage, "whole"), make_study(storage, "s")
+    whole.sweep(8, n_workers=0)
+    study.sweep(2, n_workers=0)
+    born: list[int] = []
+
+    def on_progress(progress: SweepProgress) -> None:
+        if not born:
+            with study.panda(params={"layers": 1}, epochs=1) as panda:
+                born.append(panda.trial.number)
+
+    study.sweep(8, n_workers=0, on_progress=on_progress)
+
+    assert born == [8]
+    assert [bits(storage, t) for t in study.trials()[:8]] == [bits(storage, t) for t in whole.trials()]
