@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from caviar.errors import ExecutorError
-from caviar.execution.base import Executor
 from caviar.storage import Storage, open_storage
+from caviar.storage.spool import DEFAULT_FOLDER
+
+if TYPE_CHECKING:
+    from caviar.execution.base import Executor
+    from caviar.execution.facts import ClusterFacts
 
 DEFAULT_STORAGE = "sqlite:///caviar.db"
 
@@ -15,6 +20,20 @@ DEFAULT_STORAGE = "sqlite:///caviar.db"
 def storage_url(url: str | None = None) -> str:
     """Return the argument, else `CAVIAR_STORAGE`, else an SQLite file in the working directory."""
     return url or os.environ.get("CAVIAR_STORAGE") or DEFAULT_STORAGE
+
+
+def spool_folder() -> Path:
+    """Return `CAVIAR_SPOOL`, else a folder in the working directory: where results wait for a lost database."""
+    return Path(os.environ.get("CAVIAR_SPOOL") or DEFAULT_FOLDER)
+
+
+def checkpoint_folder(storage: Storage) -> Path:
+    """Return `CAVIAR_CHECKPOINTS`, else a folder beside the database's file, else one in the working directory."""
+    given = os.environ.get("CAVIAR_CHECKPOINTS")
+    if given:
+        return Path(given)
+    path = storage.path
+    return Path("caviar-checkpoints") if path is None else path.with_name(f"{path.stem}-checkpoints")
 
 
 def make_storage(url: str | None = None, *, create: bool = True) -> Storage:
@@ -26,18 +45,50 @@ def make_storage(url: str | None = None, *, create: bool = True) -> Storage:
     return open_storage(storage_url(url), create=create)
 
 
+def cluster_address(address: str | None = None) -> str | None:
+    """Return the argument, else `CAVIAR_ADDRESS`, else None: a Ray of this machine's own."""
+    return address or os.environ.get("CAVIAR_ADDRESS") or None
+
+
+def check_cluster(address: str) -> None:
+    """Refuse an address at which no cluster answers, before anything is written.
+
+    Raises:
+        ExecutorError: none does; after 15 s at the latest.
+    """
+    _executor("ray").check(address)
+
+
+def inspect_cluster(address: str | None = None) -> ClusterFacts:
+    """Look at each node of a cluster; without address, of one that is started on this machine for the purpose.
+
+    Raises:
+        ExecutorError: there is none, or Ray does not start.
+    """
+    found: ClusterFacts = _executor("ray").inspect(address)
+    return found
+
+
 def make_executor(address: str | None = None, n_workers: int | None = None) -> Executor:
-    """Return where to train: Ray, or this process where `n_workers` is 0.
+    """Return where to train: Ray, or this process where `n_workers` is 0; see :func:`cluster_address`.
 
     Raises:
         ExecutorError: Ray is not there, does not start, or nobody answers at the address.
     """
-    name = "inline" if n_workers == 0 else "ray"
+    executor: Executor
+    if n_workers == 0:
+        executor = _executor("inline")()
+    else:
+        executor = _executor("ray")(address=cluster_address(address), n_workers=n_workers)
+    return executor
+
+
+def _executor(name: str) -> Any:
+    from importlib.metadata import entry_points  # takes longer than a query has
+
     found = {entry.name: entry for entry in entry_points(group="caviar.executors")}
     if name not in found:
         raise ExecutorError(
             f"no executor {name!r} is installed (found: {', '.join(found) or 'none'}); pip install caviar"
         )
-    make = found[name].load()
-    executor: Executor = make() if name == "inline" else make(address=address, n_workers=n_workers)
-    return executor
+    return found[name].load()

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import caviar
-from caviar.bootstrap import make_executor, make_storage
+from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, spool_folder
 from caviar.data import NAMES, load_dataset, resolve
 from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
-from caviar.nn.kernel import kernel_name
-from caviar.records import EPOCH_METRICS, DataSpec, Direction, Reports, StudySpec, StudySummary, Trial
-from caviar.search.sampler import MAX_SEED
+from caviar.nn.initial import MAX_SEED
+from caviar.nn.kernel import choose_kernel, kernel_name
+from caviar.records import EPOCH_METRICS, DataSpec, Direction, Intervention, Reports, StudySpec, StudySummary, Trial
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.storage import Storage
-from caviar.sweep import SweepProgress, SweepResult, sweep
 from caviar.training.dataset import Dataset
 from caviar.training.hyperparameters import Hyperparameters, check_param
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from caviar.panda.compare import Comparison
+    from caviar.panda.replay import Replay
+    from caviar.panda.session import PandaSession
+    from caviar.panda.shelf import Policy
+    from caviar.panda.start import Nursery
+    from caviar.sweep import SweepProgress, SweepResult
+    from caviar.training.state import TrainState
 
 DEFAULT_EPOCHS = 20
 #: Metrics of which more is better; of the others, less.
@@ -69,6 +80,18 @@ class Study:
         """Return trials, filtered and sorted in the database; see :meth:`caviar.storage.Storage.trials`."""
         return self.storage.trials(self.name, where=where, sort=sort, limit=limit)
 
+    def to_frame(self, *, where: str | None = None, sort: str | None = None, limit: int | None = None) -> pd.DataFrame:
+        """Return trials as a pandas frame, params and metrics as columns; see :meth:`trials` for the arguments."""
+        return self.storage.frame(self.name, where=where, sort=sort, limit=limit)
+
+    def pages(self, *, where: str | None = None, size: int = 10_000) -> Iterator[list[Trial]]:
+        """Return trials in order of number, `size` at a time: a large study need not fit in memory."""
+        return self.storage.pages(self.name, where=where, size=size)
+
+    def frame_pages(self, *, where: str | None = None, size: int = 10_000) -> Iterator[pd.DataFrame]:
+        """Return the same as :meth:`pages`, as frames."""
+        return self.storage.frame_pages(self.name, where=where, size=size)
+
     def reports(self, number: int) -> Reports:
         """Return the curve of one trial."""
         return self.storage.reports(self.name, number)
@@ -87,19 +110,23 @@ class Study:
         Args:
             n_trials: in all, so that calling again does nothing, and a larger number goes on.
             n_workers: models trained at a time; None is every core, 0 trains in this process without Ray.
-            address: of a running Ray cluster.
+            address: of a running Ray cluster; None is CAVIAR_ADDRESS, else a Ray that is started for this.
             on_progress: called a few times a second.
             is_interrupted: asked as often whether to stop.
         """
+        from caviar.sweep import sweep  # with it comes Optuna, which panda mode does without
+
         if n_trials < 1:
             raise SettingsError(f"trials must be at least 1, found {n_trials}")
         if n_workers is not None and n_workers < 0:
             raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
-        data = self.data
         if self._is_done(n_trials):  # no Ray need be started for that
             address, n_workers = None, 0
-        executor = make_executor(address, n_workers)
+        with ThreadPoolExecutor(1) as beside:  # while Ray starts
+            preparing = beside.submit(self._prepare)
+            executor = make_executor(address, n_workers)
         try:
+            data = preparing.result()
             return sweep(
                 self.storage,
                 self.spec,
@@ -108,15 +135,129 @@ class Study:
                 n_trials,
                 on_progress=on_progress,
                 is_interrupted=is_interrupted,
+                spool_folder=spool_folder(),
+                hand_over=self._hand_over,
             )
         finally:
             executor.close()
 
+    def _prepare(self) -> Dataset:
+        """Load the data and have the kernel ready, whose code the workers of this machine then find on the disk."""
+        data = self.data
+        choose_kernel(self.spec.kernel).prepare(self.spec.dtype)
+        return data
+
+    def panda(
+        self,
+        trial: Trial | int | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        epochs: int | None = None,
+        more_epochs: int | None = None,
+        until_stopped: bool = False,
+        checkpoints: Policy | None = None,
+        rules: Mapping[str, Any] | None = None,
+        address: str | None = None,
+        author: str | None = None,
+        on_event: Callable[[str], None] = lambda line: None,
+        is_interrupted: Callable[[], bool] = lambda: False,
+    ) -> PandaSession:
+        """Babysit one model: `with study.panda(trial) as panda: for report in panda: ...`.
+
+        A finished trial is never changed: a new one goes on from where it ended. One that a sweep trains is handed over
+        at the end of a slice. One that was babysat goes on from its last checkpoint.
+
+        Args:
+            trial: or its number; None starts a fresh model.
+            params: for a fresh model, those that are not to be the space's or the default; else settings to change.
+            epochs: to train in all.
+            more_epochs: to train from now on.
+            until_stopped: train until `stop`.
+            checkpoints: which are made and kept.
+            rules: that babysit, as a rules file has them; where absent, they only warn.
+            address: of a Ray cluster to train on; where absent, this process trains.
+            author: who steers here, for the log.
+            on_event: called with each thing that people should know, as one line.
+            is_interrupted: asked now and then whether to leave, with a checkpoint.
+
+        Raises:
+            PandaBusy: another process babysits it.
+            RequestRejected: what is asked is not valid.
+        """
+        from caviar.panda.start import Horizon
+
+        horizon = Horizon(epochs=epochs, more_epochs=more_epochs, until_stopped=until_stopped)
+        nursery = self._nursery(
+            address,
+            author=author,
+            policy=checkpoints,
+            rules=rules,
+            on_event=on_event,
+            is_interrupted=is_interrupted,
+        )
+        try:
+            if trial is None:
+                return nursery.fresh(params or {}, horizon)
+            return nursery.take(_number(trial), params or {}, horizon)
+        except BaseException:
+            nursery.executor.close()
+            raise
+
+    def replay(self, trial: Trial | int, *, address: str | None = None) -> Replay:
+        """Train a babysat trial again with its interventions, and tell whether it is the same to the bit.
+
+        Raises:
+            TrialNotFound: it was never babysat.
+            CheckpointError: there is nothing to start from, or to compare with.
+        """
+        from caviar.panda.replay import replay
+
+        nursery = self._nursery(address)
+        try:
+            return replay(nursery, _number(trial))
+        finally:
+            nursery.executor.close()
+
+    def compare(self, trial: Trial | int, *, address: str | None = None) -> list[Comparison]:
+        """Train, for each intervention of a babysat trial, the same run without it: did it help?
+
+        Raises:
+            TrialNotFound: it was never babysat.
+            CheckpointError: there is nothing to start from.
+        """
+        from caviar.panda.compare import compare
+
+        nursery = self._nursery(address)
+        try:
+            return compare(nursery, _number(trial))
+        finally:
+            nursery.executor.close()
+
+    def _nursery(self, address: str | None, **settings: Any) -> Nursery:
+        from caviar.panda.start import Nursery
+
+        data = self.data
+        executor = make_executor(address, None if address else 0)
+        try:
+            executor.load(data)
+        except BaseException:
+            executor.close()
+            raise
+        root = checkpoint_folder(self.storage)
+        return Nursery(storage=self.storage, spec=self.spec, data=data, executor=executor, root=root, **settings)
+
+    def _hand_over(self, trial: Trial, state: TrainState | None, answer: Intervention) -> None:
+        from caviar.panda.found import hand_over
+
+        hand_over(self.storage, self.spec, checkpoint_folder(self.storage), trial, state, answer)
+
     def _is_done(self, n_trials: int) -> bool:
-        """Return whether the study holds so many trials, all of them ended."""
+        """Return whether so many trials of the study have ended, or are babysat by now."""
         summary = self.summary()
-        unfinished = [state for state, count in summary.counts.items() if count and not state.is_finished]
-        return summary.n_trials >= n_trials and not unfinished
+        if summary.n_trials < n_trials:
+            return False
+        n_ended = sum(count for state, count in summary.counts.items() if state.is_finished)
+        return n_ended >= n_trials or n_ended == summary.n_trials
 
 
 def create_study(
@@ -129,6 +270,7 @@ def create_study(
     epochs: int | None = None,
     metric: str | None = None,
     dtype: str | None = None,
+    new_space: bool = False,
     storage: str | Storage | None = None,
 ) -> Study:
     """Create a study, or open the one of that name if it asks the same question.
@@ -145,6 +287,8 @@ def create_study(
         epochs: that each trial is trained.
         metric: `val_accuracy` (maximised), `val_loss` or `train_loss` (minimised).
         dtype: `float32` or `float64`.
+        new_space: where the study exists with another space, make this one its next version: trials to come are drawn
+            from it, and each trial says from which version it was drawn.
         storage: URL of the trial database, or an open one; see `caviar.bootstrap.storage_url`.
 
     Raises:
@@ -163,6 +307,8 @@ def create_study(
     asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if space is not None:
         asked["space"] = space.to_dict()
+    elif new_space:
+        raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")
     if found is None:
         source = data if data is not None else (name if name in NAMES else NAMES[0])
         spec = _new_spec(name, resolve(source, target), asked)
@@ -173,9 +319,20 @@ def create_study(
         asked["data"] = _found_data(resolve(data, target), found)
     elif target is not None:
         asked["data"] = replace(found.data, target=target)
-    _refuse_differences(found, asked)
+    changed = {**asked, "space": found.space} if new_space else asked
+    _refuse_differences(found, changed)
     _check_kernel(found)
+    if new_space and found.space != asked["space"]:
+        opened.add_space(name, asked["space"])
+        found = opened.get_study(name)
     return Study(found, opened)
+
+
+def _number(trial: Trial | int) -> int:
+    number = trial.number if isinstance(trial, Trial) else trial
+    if not isinstance(number, int):
+        raise SettingsError(f"a trial is given as a Trial or by its number, found {trial!r}")
+    return number
 
 
 def load_study(name: str, *, storage: str | Storage | None = None) -> Study:
@@ -255,9 +412,12 @@ def _refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
         elif wanted != had:
             differences.append(f"{field.name} = {had!r}, not {wanted!r}")
     if differences:
+        only_space = len(differences) == 1 and differences[0].startswith("another space")
+        version = found.space_version + 1
+        new = f", give --new-space to draw further trials from this one as version {version}," if only_space else ","
         raise StudyMismatch(
-            f"study {found.name!r} exists with {' and '.join(differences)}; leave these out to go on with it, or take "
-            "another study name"
+            f"study {found.name!r} exists with {' and '.join(differences)}; leave these out to go on with it{new} or "
+            "take another study name"
         )
 
 

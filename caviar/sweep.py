@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
-import socket
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
-from caviar.errors import ExecutorError, SliceLost, SweepBroken
+from caviar.errors import ExecutorError, SliceLost, StorageUnreachable, SweepBroken
 from caviar.execution.base import Executor, Job, Slice, TrialOutcome, TrialTask
 from caviar.execution.planner import Planner
-from caviar.records import Direction, Reason, StudySpec, Trial, TrialResult, TrialState
+from caviar.ledger import Ledger
+from caviar.recorder import Recorder
+from caviar.records import Direction, Intervention, Reason, Status, StudySpec, Trial, TrialResult, TrialState
 from caviar.search.sampler import TrialSampler
 from caviar.space import SearchSpace
 from caviar.storage.base import Storage
+from caviar.storage.holder import new_holder
+from caviar.storage.spool import DEFAULT_FOLDER, Spool
 from caviar.training.dataset import Dataset
+from caviar.training.state import TrainState
 
 #: Trials sampled and added to the database at a time: memory stays flat however many there are to be.
 _BLOCK = 1024
 #: Slices submitted for each worker: one that trains and one that waits, so that no worker does.
 _SLICES_PER_WORKER = 2
-#: A result is in the database after so long at the latest.
-_FLUSH_INTERVAL_S = 0.5
-_FLUSH_TRIALS = 1000
 _POLL_S = 0.2
-_LEASE_S = 30.0
+#: How often the coordinator looks whether somebody wants to babysit one of its trials.
+_LOOK_S = 0.25
 #: When so many trials have ended and all failed with the same error, the rest would too.
 _BREAKER_TRIALS = 10
 
@@ -43,6 +45,8 @@ class SweepProgress:
     n_complete: int
     n_failed: int
     n_running: int
+    #: Unfinished trials that panda mode has.
+    n_babysat: int
     #: Trials that ended in this sweep, and the seconds it has run.
     n_ended_now: int
     seconds: float
@@ -50,6 +54,8 @@ class SweepProgress:
     best: Trial | None
     #: Where `n_ended_now` is more than a few: seconds until the end.
     seconds_left: float | None
+    #: What is wrong and will be mended, as that the database does not answer.
+    notice: str | None = None
 
     @property
     def trials_per_second(self) -> float:
@@ -65,6 +71,10 @@ class SweepResult:
     interrupted: bool
 
 
+#: Makes a trial a babysat one: the trial as it stands, its state (None: untrained), and the request for it.
+HandOver = Callable[[Trial, TrainState | None, Intervention], None]
+
+
 def sweep(
     storage: Storage,
     spec: StudySpec,
@@ -74,6 +84,8 @@ def sweep(
     *,
     on_progress: Callable[[SweepProgress], None] = lambda progress: None,
     is_interrupted: Callable[[], bool] = lambda: False,
+    spool_folder: Path = Path(DEFAULT_FOLDER),
+    hand_over: HandOver | None = None,
 ) -> SweepResult:
     """Train until the study holds `n_trials` trials, all of them ended.
 
@@ -88,61 +100,88 @@ def sweep(
         n_trials: trials of the study in all, whoever made them.
         on_progress: called a few times a second.
         is_interrupted: asked as often; once it is true the sweep ends after writing what it has.
+        spool_folder: where results wait while the database does not answer.
+        hand_over: how panda mode takes a trial that is asked for; where absent, none is given away.
 
     Raises:
         StudyBusy: another coordinator sweeps this study.
         SweepBroken: the first trials all failed alike.
         StorageError, ExecutorError: these failed; what was written stays, and the same sweep can go on.
     """
-    return _Sweep(storage, spec, data, executor, n_trials, on_progress, is_interrupted).run()
+    recorder = Recorder(storage, spec.name, new_holder(), Spool(spec, spool_folder))
+    try:
+        return _Sweep(storage, recorder, spec, data, executor, n_trials, on_progress, is_interrupted, hand_over).run()
+    finally:
+        recorder.close()
 
 
 class _Sweep:
     def __init__(
         self,
         storage: Storage,
+        recorder: Recorder,
         spec: StudySpec,
         data: Dataset,
         executor: Executor,
         n_trials: int,
         on_progress: Callable[[SweepProgress], None],
         is_interrupted: Callable[[], bool],
+        hand_over: HandOver | None,
     ) -> None:
-        self.storage, self.spec, self.data, self.executor = storage, spec, data, executor
+        self.storage, self.recorder, self.spec, self.data, self.executor = storage, recorder, spec, data, executor
         self.n_trials = n_trials
-        self.on_progress, self.is_interrupted = on_progress, is_interrupted
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.on_progress, self.is_interrupted, self.hand_over = on_progress, is_interrupted, hand_over
         self.sampler = TrialSampler(SearchSpace.from_dict(spec.space), spec.seed)
         self.planner = Planner(data)
         self.pool: list[TrialTask] = []  # cheapest first
+        self.begun: dict[int, TrialResult] = {}  # trials that are trained in several slices, as they last stood
+        self.babysat: set[int] = set()
+        self.wanted: dict[int, Intervention] = {}  # trials that are asked for and being trained
+        self.looked_at = 0.0
+        self.space_versions: dict[int, int] = {}  # of the trials in the pool and in the jobs
         self.jobs: dict[Job, None] = {}
-        self.results: list[TrialResult] = []
-        self.flushed_at = self.leased_at = self.started_at = time.monotonic()
+        self.started_at = time.monotonic()
         self.first_errors: list[str] | None = []
         self.n_ended_now = 0
+        self.ledger = Ledger(storage, spec.name, recorder.owner)
 
     def run(self) -> SweepResult:
-        self.storage.acquire_lease(self.spec.name, self.owner, _LEASE_S)
+        try:
+            return self._run()
+        finally:
+            self.ledger.close(self.n_ended_now, self.recorder.write_s)
+
+    def _run(self) -> SweepResult:
         try:
             self._recall()
+            if self.pool or sum(self.counts.values()) < self.n_trials:
+                self.ledger.open()
             self.executor.load(self.data)
             while not self.is_interrupted():
+                self.ledger.count_workers(self.executor.n_workers)
                 self._submit()
-                if not self.jobs:
+                if not self.jobs and self.recorder.has_room:
                     break
                 self._collect()
-                self._flush_when_due()
+                self._look_for_requests()
+                self.recorder.check()
                 self.on_progress(self._progress())
-            self._flush()
-            interrupted = self.is_interrupted()
-            if not interrupted:
+            self.recorder.flush()
+            if not self.is_interrupted():
                 self._judge_best()
-            return SweepResult(progress=self._progress(), interrupted=interrupted)
+                self.recorder.flush()
+            self._wait_for_database()
+            return SweepResult(progress=self._progress(), interrupted=self.is_interrupted())
         except ExecutorError:
-            self._flush()  # what the workers did give back is kept
+            self.recorder.flush()  # what the workers did give back is kept
             raise
-        finally:
-            self.storage.release_lease(self.spec.name, self.owner)
+
+    def _wait_for_database(self) -> None:
+        """Return once all is written, or the person has had enough of waiting: then the spool keeps the rest."""
+        while not self.recorder.wait_for_database(_POLL_S) and not self.is_interrupted():
+            self.recorder.check()
+            self.on_progress(self._progress())
+        self.recorder.check()
 
     def _recall(self) -> None:
         """Learn what the database holds: what is still to be trained, how many there are, the best so far."""
@@ -152,35 +191,53 @@ class _Sweep:
         if self.counts[TrialState.COMPLETE]:
             self.first_errors = None  # these are not the study's first trials
         n_found = sum(self.counts.values())
-        self.next_number = n_found
-        if not n_found:
-            return
-        last = self.storage.trials(self.spec.name, sort="-number", limit=1)
-        self.next_number = last[0].number + 1
+        self.babysat = {session.number for session in self.storage.sessions.all(self.spec.name)}
+        self.next_number = self._first_free_number(n_found)
+        # whoever adds trials meanwhile takes numbers behind those that this sweep may need
+        self.storage.reserve_numbers(self.spec.name, self.next_number + max(self.n_trials - n_found, 0))
         unfinished = self.storage.trials(self.spec.name, where="state = 'WAITING' or state = 'RUNNING'")
-        # a trial with a parent belongs to panda mode
-        unfinished = [trial for trial in unfinished if trial.parent is None]
+        # one with a parent goes on from a state that only panda mode has
+        unfinished = [t for t in unfinished if t.parent is None and t.number not in self.babysat]
         n_running = sum(trial.state is TrialState.RUNNING for trial in unfinished)
         self.counts[TrialState.RUNNING] -= n_running  # nobody trains them now: they wait, like the others
         self.counts[TrialState.WAITING] += n_running
-        self._fill(unfinished)
+        # where fewer trials are asked for than an earlier sweep had planned, the rest stay planned
+        room = max(self.n_trials - (n_found - len(unfinished)), 0)
+        self.n_surplus = max(len(unfinished) - room, 0)
+        self._fill(sorted(unfinished, key=lambda trial: (trial.state is TrialState.WAITING, trial.number))[:room])
+
+    def _first_free_number(self, n_found: int) -> int:
+        """Return one more than the last number that a sweep gave to a trial."""
+        if not n_found:
+            return 0
+        limit = 1 + len(self.babysat)
+        last = self.storage.trials(self.spec.name, where="parent is null", sort="-number", limit=limit)
+        return next((trial.number + 1 for trial in last if trial.number not in self.babysat), 0)
 
     def _sample(self) -> None:
         """Add the next block of trials, up to the budget, to the database and to the pool."""
         n_new = min(_BLOCK, self.n_trials - sum(self.counts.values()))
         if n_new <= 0:
             return
-        numbers = range(self.next_number, self.next_number + n_new)
+        free = (number for number in itertools.count(self.next_number) if number not in self.babysat)
+        numbers = list(itertools.islice(free, n_new))
         trials = [
-            Trial(study=self.spec.name, number=n, state=TrialState.WAITING, params=self.sampler.params(n))
+            Trial(
+                study=self.spec.name,
+                number=n,
+                state=TrialState.WAITING,
+                params=self.sampler.params(n),
+                space_version=self.spec.space_version,
+            )
             for n in numbers
         ]
-        self.storage.add_trials(self.spec.name, trials)
+        self.recorder.add(trials)
         self.counts[TrialState.WAITING] += n_new
-        self.next_number += n_new
+        self.next_number = numbers[-1] + 1
         self._fill(trials)
 
     def _fill(self, trials: list[Trial]) -> None:
+        self.space_versions.update((trial.number, trial.space_version) for trial in trials)
         self.pool += [
             TrialTask(
                 number=trial.number,
@@ -190,20 +247,22 @@ class _Sweep:
             )
             for trial in trials
         ]
-        # of equal cost the first number goes first; take() takes from the end
-        self.pool.sort(key=lambda task: (self.planner.cost(task), -task.number))
+        # take() takes from the end: trials that are begun, then the longest, of equal cost the first number
+        self.pool.sort(key=lambda task: (task.state is not None, self.planner.cost(task), -task.number))
 
     def _submit(self) -> None:
         n_workers = self.executor.n_workers
-        while len(self.jobs) < _SLICES_PER_WORKER * n_workers:
+        while len(self.jobs) < _SLICES_PER_WORKER * n_workers and self.recorder.has_room:
             if len(self.pool) < _BLOCK // 4:
                 self._sample()
             if not self.pool:
                 return
-            tasks = self.planner.take(self.pool, n_workers)
+            tasks = tuple(map(self.planner.cut, self.planner.take(self.pool, n_workers)))
             self.jobs[self.executor.submit(Slice(tasks=tasks, kernel=self.spec.kernel))] = None
 
     def _collect(self) -> None:
+        if not self.jobs:
+            self.recorder.wait_for_database(_POLL_S)
         for job in self.executor.wait(list(self.jobs), _POLL_S):
             del self.jobs[job]
             try:
@@ -211,9 +270,25 @@ class _Sweep:
             except SliceLost as lost:
                 self._retry_alone(job.slice, lost)
                 continue
+            self.ledger.add(job, outcomes)
             self.planner.learn(job.slice.tasks, sum(outcome.seconds for outcome in outcomes))
             for task, outcome in zip(job.slice.tasks, outcomes, strict=True):
-                self._tell(task, outcome)
+                if outcome.state is TrialState.COMPLETE and outcome.epoch < self.spec.epochs:
+                    self._go_on(task, outcome)
+                else:
+                    self._tell(task, outcome)
+
+    def _go_on(self, task: TrialTask, outcome: TrialOutcome) -> None:
+        """Note how far a long trial has come, and put it where the next slice is taken from."""
+        trial = self._trial(task, outcome)
+        self.begun[task.number] = TrialResult(trial=trial)
+        self.recorder.record(TrialResult(trial=trial, reports=outcome.reports))
+        going_on = replace(task, state=outcome.train_state, until=self.spec.epochs, keep_state=False)
+        asked = self.wanted.pop(task.number, None)
+        if asked is not None:
+            self._give_away(going_on, asked)
+        else:
+            self.pool.append(going_on)  # at the end, before any that is not begun: the fewer states are kept
 
     def _retry_alone(self, slice: Slice, lost: SliceLost) -> None:
         """One trial may have killed the worker: give each of the others a worker without it."""
@@ -230,38 +305,104 @@ class _Sweep:
             finished_at=datetime.now(UTC),
             reason=Reason.LOST,
             error=str(lost),
+            space_version=self.space_versions.pop(task.number),
         )
         self._record(TrialResult(trial=trial))
 
     def _tell(self, task: TrialTask, outcome: TrialOutcome) -> None:
-        metrics = outcome.reports.last
-        is_complete = outcome.state is TrialState.COMPLETE
-        trial = Trial(
+        trial = self._trial(task, outcome)
+        self.begun.pop(task.number, None)
+        self.space_versions.pop(task.number)
+        if trial.state is TrialState.COMPLETE and (self.best is None or self._rank(trial) < self._rank(self.best)):
+            self.best = trial
+        self._record(TrialResult(trial=trial, reports=outcome.reports))
+
+    def _trial(self, task: TrialTask, outcome: TrialOutcome) -> Trial:
+        """Return a trial as it stands after a slice, with what earlier slices did."""
+        earlier = self.begun[task.number].trial if task.number in self.begun else None
+        metrics = outcome.reports.last or (dict(earlier.metrics) if earlier else {})
+        is_partial = outcome.state is TrialState.COMPLETE and outcome.epoch < self.spec.epochs
+        state = TrialState.RUNNING if is_partial else outcome.state
+        return Trial(
             study=self.spec.name,
             number=task.number,
-            state=outcome.state,
+            state=state,
             params=task.params,
-            value=metrics.get(self.spec.metric) if is_complete else None,
+            value=metrics.get(self.spec.metric) if state is TrialState.COMPLETE else None,
             metrics=metrics,
-            epoch=outcome.epoch,
-            seconds=outcome.seconds,
-            started_at=outcome.started_at,
-            finished_at=outcome.finished_at,
+            epoch=max(outcome.epoch, earlier.epoch if earlier else 0),
+            seconds=outcome.seconds + ((earlier.seconds or 0.0) if earlier else 0.0),
+            started_at=(earlier.started_at if earlier else None) or outcome.started_at,
+            finished_at=None if is_partial else outcome.finished_at,
             reason=outcome.reason,
             error=outcome.error,
             traceback=outcome.traceback,
             worker=outcome.worker,
+            space_version=self.space_versions[task.number],
         )
-        if is_complete and (self.best is None or self._rank(trial) < self._rank(self.best)):
-            self.best = trial
-        self._record(TrialResult(trial=trial, reports=outcome.reports))
 
     def _record(self, result: TrialResult) -> None:
-        self.results.append(result)
+        self.recorder.record(result)
         self.counts[TrialState.WAITING] -= 1
         self.counts[result.trial.state] += 1
         self.n_ended_now += 1
+        asked = self.wanted.pop(result.trial.number, None)
+        if asked is not None:
+            self._refuse(asked, f"it has ended meanwhile, as {result.trial.state}")
         self._check_breaker(result.trial)
+
+    def _look_for_requests(self) -> None:
+        """Give away trials that somebody wants to babysit; those that are being trained, at the end of their slice."""
+        now = time.monotonic()
+        if self.hand_over is None or now - self.looked_at < _LOOK_S or self.recorder.notice:
+            return
+        self.looked_at = now
+        try:
+            asked = self.storage.sessions.asked_of(self.spec.name, "take")
+        except StorageUnreachable:
+            return  # the recorder says so, and whoever asked waits
+        waiting = {task.number: task for task in self.pool} if asked else {}
+        running = {task.number for job in self.jobs for task in job.slice.tasks} if asked else set()
+        for request in asked:
+            number = int(request.trial.rpartition("/")[2])
+            if number in waiting:
+                self.pool.remove(waiting[number])
+                self._give_away(waiting[number], request)
+            elif number in running:
+                self.wanted[number] = request
+            else:
+                self._refuse(request, "this sweep does not train it")
+
+    def _give_away(self, task: TrialTask, request: Intervention) -> None:
+        assert self.hand_over is not None
+        number = task.number
+        begun = self.begun.pop(number, None)
+        trial = (
+            begun.trial
+            if begun
+            else Trial(
+                study=self.spec.name,
+                number=number,
+                state=TrialState.WAITING,
+                params=task.params,
+                space_version=self.space_versions[number],
+            )
+        )
+        self.recorder.flush()  # what was reported so far is there before it changes hands
+        message = f"taken from its sweep after epoch {trial.epoch}"
+        answer = replace(
+            request, status=Status.APPLIED, message=message, epoch=trial.epoch, applied_at=datetime.now(UTC)
+        )
+        self.hand_over(trial, task.state, answer)
+        del self.space_versions[number]
+        self.babysat.add(number)
+        self.counts[TrialState.WAITING] -= 1
+        self.counts[TrialState.RUNNING] += 1
+
+    def _refuse(self, request: Intervention, why: str) -> None:
+        self.recorder.flush()
+        answer = replace(request, status=Status.REJECTED, message=why, applied_at=datetime.now(UTC))
+        self.storage.sessions.answer(answer, None)
 
     def _rank(self, trial: Trial) -> tuple[float, float, int]:
         """Return what orders trials, best first: value, then `val_loss`, then number."""
@@ -280,39 +421,25 @@ class _Sweep:
         if len(alike) > 1:
             self.first_errors = None
         elif len(self.first_errors) >= _BREAKER_TRIALS:
-            self._flush()
+            self.recorder.flush()
             raise SweepBroken(
                 f"the first {len(self.first_errors)} trials all failed alike ({trial.error}); see "
                 f"`caviar show {trial.name}`, then mend the space or the data under another study name"
             )
 
-    def _flush_when_due(self) -> None:
-        now = time.monotonic()
-        if now - self.leased_at > _LEASE_S / 3:
-            self.storage.acquire_lease(self.spec.name, self.owner, _LEASE_S)
-            self.leased_at = now
-        if len(self.results) >= _FLUSH_TRIALS or now - self.flushed_at > _FLUSH_INTERVAL_S:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self.results:
-            self.storage.write(self.spec.name, self.results)
-            self.results = []
-        self.flushed_at = time.monotonic()
-
     def _judge_best(self) -> None:
         """Train the best trial again, to the same bits, and judge it on the test part, once."""
         if self.best is None or "test_accuracy" in self.best.metrics:
             return
+        if self.best.parent is not None or self.best.number in self.babysat:
+            return  # panda mode's: what was done to it is not in its params alone
         task = TrialTask(
             number=self.best.number,
             params=self.best.params,
             key=(self.spec.seed, self.best.number),
             until=self.spec.epochs,
-            final=True,
+            judge=True,
         )
-        if self.best.parent is not None:
-            return
         job = self.executor.submit(Slice(tasks=(task,), kernel=self.spec.kernel))
         while not self.executor.wait([job], _POLL_S):
             if self.is_interrupted():
@@ -320,11 +447,11 @@ class _Sweep:
         (outcome,) = job.result()
         if outcome.test_metrics is not None:
             self.best = replace(self.best, metrics={**self.best.metrics, **outcome.test_metrics})
-            self.storage.write(self.spec.name, [TrialResult(trial=self.best)])
+            self.recorder.record(TrialResult(trial=self.best))
 
     def _progress(self) -> SweepProgress:
         seconds = time.monotonic() - self.started_at
-        n_left = max(self.n_trials - sum(self.counts.values()), 0) + self.counts[TrialState.WAITING]
+        n_left = max(self.n_trials - sum(self.counts.values()), 0) + self.counts[TrialState.WAITING] - self.n_surplus
         n_running = sum(len(job.slice.tasks) for job in self.jobs)
         few = self.n_ended_now < 3
         return SweepProgress(
@@ -333,9 +460,11 @@ class _Sweep:
             n_complete=self.counts[TrialState.COMPLETE],
             n_failed=self.counts[TrialState.FAIL],
             n_running=n_running,
+            n_babysat=self.counts[TrialState.RUNNING],
             n_ended_now=self.n_ended_now,
             seconds=seconds,
             n_workers=self.executor.n_workers,
             best=self.best,
             seconds_left=None if few else seconds / self.n_ended_now * n_left,
+            notice=self.recorder.notice,
         )

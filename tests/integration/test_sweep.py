@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage, open_storage
 from caviar.study import Study, create_study, load_study
 from caviar.sweep import SweepProgress, sweep
+from caviar.testing.digest import study_digest as digest
 from caviar.training.dataset import Dataset, Examples
 
 SPACE = SearchSpace(
@@ -63,23 +64,6 @@ def make_spec(storage: Storage, name: str = "s", space: SearchSpace = SPACE, **g
         **({"seed": 5, "epochs": 3} | given),
     )
     return storage.create_study(spec)
-
-
-def digest(storage: Storage, study: str) -> str:
-    """Hash all that must not depend on how a study was swept: params, metrics and reports of each trial.
-
-    What is measured on the test part is left out: it belongs to whichever trials were best when a sweep ended.
-    """
-    text = hashlib.sha256()
-    for trial in storage.trials(study):
-        reports = storage.reports(study, trial.number)
-        metrics = {name: trial.metrics[name] for name in sorted(trial.metrics) if not name.startswith("test_")}
-        params = sorted(trial.params.items())
-        text.update(repr((trial.number, trial.state, trial.epoch, trial.value, params, metrics)).encode())
-        text.update(repr((reports.first_epoch, sorted(reports.metrics))).encode())
-        for name in sorted(reports.metrics):
-            text.update(reports.values[:, reports.metrics.index(name)].tobytes())
-    return text.hexdigest()
 
 
 def after(n_questions: int) -> Callable[[], bool]:
@@ -302,6 +286,40 @@ def test_a_study_is_opened_by_its_name_or_by_the_same_settings(storage: Storage)
     assert load_study("s", storage=storage).spec == made.spec
 
 
+def test_a_space_is_changed_explicitly_into_a_new_version(storage: Storage) -> None:
+    """Trials to come are drawn from it, those there stay; each says from which version it was drawn."""
+    narrow, wide = SearchSpace(layers=1), SearchSpace(layers=2, l2=Float(0, 1))
+    study = create_study("s", narrow, data="iris", epochs=1, storage=storage)
+    study.sweep(3, n_workers=0)
+    waiting = study.trials(limit=1)[0].params
+    storage.add_trials("s", [Trial(study="s", number=3, state=TrialState.WAITING, params=waiting)])
+
+    with pytest.raises(StudyMismatch, match="give --new-space to draw further trials from this one as version 2"):
+        create_study("s", wide, storage=storage)
+    create_study("s", wide, new_space=True, storage=storage)
+    study = create_study("s", wide, new_space=True, storage=storage)
+    study.sweep(6, n_workers=0)
+
+    assert (study.spec.space_version, storage.spaces("s")) == (2, [narrow.to_dict(), wide.to_dict()])
+    assert [trial.space_version for trial in study.trials()] == [1, 1, 1, 1, 2, 2]
+    assert ["l2" in trial.params for trial in study.trials()] == [False] * 4 + [True] * 2
+    assert [trial.number for trial in study.trials(where="space_version = 2 and l2 >= 0")] == [4, 5]
+    assert len(study.trials(where="layers >= 1")) == 6
+
+
+def test_a_space_is_not_changed_under_a_running_sweep(storage: Storage) -> None:
+    """Nor with other settings than the study has; then the space stays as it was."""
+    create_study("s", SearchSpace(layers=1), data="iris", storage=storage)
+    with pytest.raises(StudyMismatch, match="seed = 0, not 1"):
+        create_study("s", SearchSpace(layers=2), seed=1, new_space=True, storage=storage)
+    storage.acquire_lease("s", "other", 60)
+
+    with pytest.raises(StudyBusy):
+        create_study("s", SearchSpace(layers=2), new_space=True, storage=storage)
+
+    assert storage.spaces("s") == [SearchSpace(layers=1).to_dict()]
+
+
 def test_a_moved_file_is_the_same_data(storage: Storage, tmp_path: Path) -> None:
     """A study goes on with a file of the same content elsewhere, and refuses one of other content."""
     rows = [f"{index % 7},{index % 3}" for index in range(60)]
@@ -408,3 +426,18 @@ class TestRay:
         assert killed
         assert (result.progress.n_failed, result.progress.n_complete) == (0, 60)
         assert digest(storage, "there") == digest(storage, "here")
+
+
+def test_a_budget_lowered_after_an_interruption_is_kept(storage: Storage, data: Dataset) -> None:
+    """Trials that were planned beyond it are not trained; a larger budget trains them like any others."""
+    spec, whole = make_spec(storage), make_spec(storage, "whole")
+    sweep(storage, whole, data, InlineExecutor(), 30)
+    planned = [replace(t, study="s", state=TrialState.WAITING) for t in storage.trials("whole")]
+    storage.add_trials("s", [Trial(study="s", number=t.number, state=t.state, params=t.params) for t in planned])
+
+    lowered = sweep(storage, spec, data, InlineExecutor(), 5)
+
+    assert lowered.progress.n_complete == 5
+    assert counts(storage) == {TrialState.COMPLETE: 5, TrialState.WAITING: 25}
+    sweep(storage, spec, data, InlineExecutor(), 30)
+    assert digest(storage, "s") == digest(storage, "whole")
