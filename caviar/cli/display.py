@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from caviar.cli.tables import duration
 from caviar.records import StudySpec
 from caviar.sweep import SweepProgress
 
@@ -65,14 +66,16 @@ def _line(progress: SweepProgress) -> str:
         f"best {best.value:.4f} ({best.name})" if best and best.value is not None else "no result yet",
     ]
     if progress.seconds_left is not None:
-        parts.append(f"{_duration(progress.seconds_left)} left")
+        parts.append(f"{duration(progress.seconds_left)} left")
+    if progress.notice:
+        parts.append(progress.notice)
     return ", ".join(parts)
 
 
 def _block(progress: SweepProgress, metric: str) -> Group:
     ended = progress.n_complete + progress.n_failed
     bar = Table.grid(padding=(0, 2))
-    left = "" if progress.seconds_left is None else f"{_duration(progress.seconds_left)} left"
+    left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left)} left"
     bar.add_row(
         f"{ended}/{progress.n_trials}",
         ProgressBar(total=progress.n_trials, completed=ended, width=40),
@@ -86,14 +89,10 @@ def _block(progress: SweepProgress, metric: str) -> Group:
     if best and best.value is not None:
         lines.append(Text.assemble("best ", (f"{metric} {best.value:.4f}", "bold green"), f" {best.name}"))
         lines.append(Text(", ".join(f"{name} {_short(value)}" for name, value in best.params.items()), style="dim"))
+    if progress.notice:
+        lines.append(Text(progress.notice, style="yellow"))
     return Group(*lines)
 
 
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from caviar import __version__
+from caviar.cli.arguments import Json, Storage
+from caviar.cli.panda import panda
 from caviar.errors import CaviarError
 
 app = App(
@@ -19,12 +22,9 @@ app = App(
     help_format="plaintext",
 )
 db = App(name="db", help="Look after the trial database.")
+app.command(panda)
 app.command(db)
 
-Storage = Annotated[
-    str | None,
-    Parameter(name="--storage", help="Database URL [CAVIAR_STORAGE, else sqlite:///caviar.db]."),
-]
 Format = Literal["table", "json", "csv", "parquet"]
 
 
@@ -41,6 +41,7 @@ def sweep(
     seed: int | None = None,
     metric: str | None = None,
     dtype: str | None = None,
+    new_space: Annotated[bool, Parameter(negative="")] = False,
     workers: int | None = None,
     address: str | None = None,
     storage: Storage = None,
@@ -68,10 +69,12 @@ def sweep(
         val_accuracy, val_loss or train_loss [val_accuracy].
     dtype
         float32 or float64 [float32].
+    new_space
+        Make --space the next version of the study's space, if it is another: trials to come are drawn from it.
     workers
         Models trained at a time; 0 trains in this process, without Ray [every core].
     address
-        HOST:PORT of a running Ray cluster.
+        HOST:PORT of a running Ray cluster [CAVIAR_ADDRESS, else a Ray started for this].
     json
         Print one JSON object on stdout at the end.
     """
@@ -87,6 +90,7 @@ def sweep(
         seed=seed,
         metric=metric,
         dtype=dtype,
+        new_space=new_space,
         n_workers=workers,
         address=address,
         storage=storage,
@@ -95,17 +99,19 @@ def sweep(
 
 
 @app.command
-def studies(*, format: Literal["table", "json"] = "table", storage: Storage = None) -> int:
+def studies(*, tag: str | None = None, format: Literal["table", "json"] = "table", storage: Storage = None) -> int:
     """List the studies of the database.
 
     Parameters
     ----------
+    tag
+        Only those with this tag.
     format
         How to print them.
     """
     from caviar.cli.query import print_studies
 
-    return print_studies(format, storage)
+    return print_studies(tag, format, storage)
 
 
 @app.command
@@ -141,22 +147,41 @@ def query(
 
 @app.command
 def show(
-    name: Annotated[str, Parameter(name="STUDY[/NUMBER]")],
+    name: Annotated[str, Parameter(name="STUDY", help="A study, or STUDY/NUMBER, a trial.")],
     /,
     *,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    tree: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
     storage: Storage = None,
 ) -> int:
     """Show the state and the best trial of a study, or one trial with its curve.
 
     Parameters
     ----------
-    json
-        Print JSON.
+    tree
+        Draw which trials go on from which others, from which epoch, and with which settings changed.
     """
+    if tree:
+        from caviar.cli.tree import print_tree
+
+        return print_tree(name, json, storage)
     from caviar.cli.query import print_study_or_trial
 
     return print_study_or_trial(name, json, storage)
+
+
+# Loaded when they are used.
+app.command(
+    "caviar.cli.database:sql", help="Run one SQL statement that reads, best over the views v_trials, v_best, ..."
+)
+app.command("caviar.cli.database:export", help="Write STUDY to a .jsonl, .parquet or .csv file.")
+app.command("caviar.cli.database:import_", name="import", help="Read a study from such a file, or studies of Optuna.")
+app.command("caviar.cli.database:dashboard", help="Show the database in optuna-dashboard, on this machine.")
+app.command("caviar.cli.database:delete", help="Delete STUDY with all its trials.")
+app.command("caviar.cli.database:rename", help="Give STUDY another name.")
+app.command("caviar.cli.database:note", help="Print or replace the note of STUDY.")
+app.command("caviar.cli.database:tag", help="Tag STUDY.")
+app.command("caviar.cli.doctor:doctor", help="Look at this machine, the nodes of a cluster and the database.")
 
 
 @db.command
@@ -175,6 +200,8 @@ def upgrade(*, storage: Storage = None) -> int:
 
 def main() -> None:
     """Run the command line and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a text of a trial may hold what no encoding does
     try:
         status = app(exit_on_error=False, print_error=False, result_action="return_value")
     except CaviarError as error:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from typing import Any
 
 from caviar.bootstrap import make_storage
-from caviar.cli.rows import CSV_COLUMNS, flat_row, study_row, trial_row
-from caviar.cli.tables import print_table, sparkline
+from caviar.cli.formats import print_json, print_rows
+from caviar.cli.rows import CSV_COLUMNS, flat_row, run_row, study_row, trial_row
+from caviar.cli.runs import print_runs
+from caviar.cli.tables import print_table, shown, sparkline
 from caviar.errors import QueryError, SettingsError
 from caviar.records import Trial
 from caviar.storage import Storage
 
 
-def print_studies(format: str, url: str | None) -> int:
-    """Print all studies."""
+def print_studies(tag: str | None, format: str, url: str | None) -> int:
+    """Print all studies, or those with a tag."""
     storage = make_storage(url, create=False)
-    summaries = storage.studies()
+    summaries = [summary for summary in storage.studies() if tag is None or tag in summary.tags]
     storage.close()
     if format == "json":
-        print(json.dumps([study_row(summary) for summary in summaries]))
+        print_json([study_row(summary) for summary in summaries])
         return 0
     rows = [
         {
@@ -32,10 +31,11 @@ def print_studies(format: str, url: str | None) -> int:
             "metric": summary.spec.metric,
             "best": summary.best.value if summary.best else None,
             "by": summary.best.name if summary.best else None,
+            "tags": " ".join(summary.tags) or None,
         }
         for summary in summaries
     ]
-    print_table(rows, "no studies yet; make one with `caviar sweep digits`")
+    print_table(rows, f"no study has the tag {tag!r}" if tag else "no studies; make one with `caviar sweep digits`")
     return 0
 
 
@@ -49,16 +49,11 @@ def print_trials(
     trials = storage.trials(study, where=where, sort=sort, limit=limit)
     storage.close()
     if format == "json":
-        print(json.dumps([trial_row(trial) for trial in trials]))
-    elif format == "csv":
-        rows = [flat_row(trial) for trial in trials]
-        writer = csv.DictWriter(sys.stdout, _columns(rows) or CSV_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    elif format == "parquet":
-        _print_parquet([flat_row(trial) for trial in trials])
-    else:
+        print_json([trial_row(trial) for trial in trials])
+    elif format == "table":
         print_table([_table_row(trial) for trial in trials], "no trials match")
+    else:
+        print_rows([flat_row(trial) for trial in trials], format, CSV_COLUMNS, "")
     return 0
 
 
@@ -79,18 +74,20 @@ def print_study_or_trial(name: str, as_json: bool, url: str | None) -> int:
 
 
 def _print_study(storage: Storage, name: str, as_json: bool) -> None:
-    row = study_row(storage.summary(name))
+    row, runs = study_row(storage.summary(name)), storage.ledgers.all(name)
     if as_json:
-        print(json.dumps(row))
+        print_json(row | {"sweeps": [run_row(run) for run in runs]})
         return
     best = row.pop("best")
+    row["states"] = ", ".join(f"{n} {state}" for state, n in row["states"].items()) or None
+    row["tags"] = " ".join(row["tags"]) or None
     for key, value in row.items():
-        text = ", ".join(f"{n} {state}" for state, n in value.items()) if isinstance(value, dict) else value
-        if text is not None:
-            print(f"{key:12} {text}")
+        if value is not None:
+            print(f"{key:14} {shown(str(value))}")
     if best:
-        print(f"{'best':12} {name}/{best['number']}")
+        print(f"{'best':14} {name}/{best['number']}")
         _print_params_and_metrics(best)
+    print_runs(runs)
 
 
 def _print_trial(storage: Storage, study: str, number: int, as_json: bool) -> None:
@@ -101,57 +98,46 @@ def _print_trial(storage: Storage, study: str, number: int, as_json: bool) -> No
             {"epoch": reports.first_epoch + index} | dict(zip(reports.metrics, values, strict=True))
             for index, values in enumerate(reports.values.tolist())
         ]
-        print(json.dumps(row | {"worker": trial.worker, "traceback": trial.traceback, "reports": curve}))
+        print_json(row | {"worker": trial.worker, "traceback": trial.traceback, "reports": curve})
         return
-    for key in ("state", "value", "epoch", "seconds", "started_at", "finished_at", "parent", "error"):
+    for key in (
+        "state",
+        "reason",
+        "value",
+        "epoch",
+        "seconds",
+        "started_at",
+        "finished_at",
+        "parent",
+        "space_version",
+        "error",
+    ):
         if row[key] is not None:
-            print(f"{key:12} {_short(row[key])}")
-    _print_params_and_metrics(row)
+            print(f"{key:14} {_short(row[key])}")
+    _print_params_and_metrics(row | {"metrics": trial.metrics})
     for index, metric in enumerate(reports.metrics):
         if len(reports):
             column = reports.values[:, index].tolist()
             print(f"  {metric:20} {sparkline(column)}  {_short(column[0])} -> {_short(column[-1])}")
     if trial.traceback:
-        print(trial.traceback.rstrip())
+        print("\n".join(map(shown, trial.traceback.rstrip().split("\n"))))
 
 
 def _print_params_and_metrics(row: dict[str, Any]) -> None:
     for kind in ("params", "metrics"):
         print(kind)
         for key, value in row[kind].items():
-            print(f"  {key:20} {_short(value)}")
+            print(f"  {shown(key):20} {_short(value)}")
 
 
 def _table_row(trial: Trial) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial.name, "state": trial.state.value, "value": trial.value, "epoch": trial.epoch}
+    if trial.space_version > 1:
+        row["space_version"] = trial.space_version
     row |= trial.params
     row |= {name: value for name, value in trial.metrics.items() if name not in row}
     return row | ({"error": trial.error} if trial.error else {})
 
 
-def _print_parquet(rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if sys.stdout.isatty():
-        raise SettingsError("parquet is binary and stdout is a terminal; send it to a file: caviar query ... > FILE")
-    columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
-    try:
-        table = pa.table(columns)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a param that is a number in one trial and a word in another
-        table = pa.table({name: _uniform(values) for name, values in columns.items()})
-    pq.write_table(table, sys.stdout.buffer)
-
-
-def _uniform(values: list[Any]) -> list[Any]:
-    if any(isinstance(value, str) for value in values):
-        return [None if value is None else str(value) for value in values]
-    return [None if value is None else float(value) for value in values]
-
-
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
 def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else shown(str(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from caviar.records import StudySummary, Trial
+from caviar.records import StudySummary, SweepRun, Trial
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "parent": trial.parent,
         "reason": trial.reason,
         "error": trial.error,
+        "space_version": trial.space_version,
     }
 
 
@@ -40,6 +41,7 @@ CSV_COLUMNS = (
     "parent",
     "reason",
     "error",
+    "space_version",
 )
 
 
@@ -65,12 +67,27 @@ def study_row(summary: StudySummary) -> dict[str, Any]:
         "epochs": spec.epochs,
         "dtype": spec.dtype,
         "kernel": spec.kernel,
+        "space_version": spec.space_version,
         "created_at": spec.created_at.isoformat() if spec.created_at else None,
         "trials": summary.n_trials,
         "states": {state.value: count for state, count in summary.counts.items() if count},
+        "tags": list(summary.tags),
+        "note": summary.note,
         "best": trial_row(summary.best) if summary.best else None,
     }
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
+
+
+def run_row(run: SweepRun) -> dict[str, Any]:
+    """Return a run of a coordinator as plain JSON data."""
+    return {
+        "owner": run.owner,
+        "started_at": run.started_at.isoformat(),
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+        "workers": run.n_workers,
+        "ended": run.n_ended,
+        "seconds": dict(run.ledger),
+    }

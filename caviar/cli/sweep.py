@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from caviar.bootstrap import check_cluster, cluster_address
 from caviar.cli.display import SweepDisplay
+from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
 from caviar.errors import SettingsError
 from caviar.records import Trial
@@ -30,6 +30,7 @@ def run_sweep(
     seed: int | None,
     metric: str | None,
     dtype: str | None,
+    new_space: bool,
     n_workers: int | None,
     address: str | None,
     storage: str | None,
@@ -41,6 +42,8 @@ def run_sweep(
     if n_workers is not None and n_workers < 0:
         raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
     search_space = SearchSpace.from_toml(space) if space else None
+    if n_workers != 0 and (cluster := cluster_address(address)) is not None:
+        check_cluster(cluster)  # before a study is made that nobody can train
     study = create_study(
         name,
         search_space,
@@ -50,11 +53,12 @@ def run_sweep(
         epochs=epochs,
         metric=metric,
         dtype=dtype,
+        new_space=new_space,
         storage=storage,
     )
     for sentence in search_space.advice() if search_space else ():
         print(f"caviar: note: {sentence}", file=sys.stderr)
-    with _interruptible() as is_interrupted, SweepDisplay(study.spec) as display:
+    with interruptible() as is_interrupted, SweepDisplay(study.spec) as display:
         result = study.sweep(
             n_trials,
             n_workers=n_workers,
@@ -71,25 +75,6 @@ def run_sweep(
         print("caviar: interrupted; run the same command to go on", file=sys.stderr)
         return 130
     return 0
-
-
-@contextmanager
-def _interruptible() -> Iterator[Any]:
-    """Turn the first Ctrl-C or SIGTERM into an answer to `is_interrupted`; a second Ctrl-C ends at once."""
-    asked = False
-
-    def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _summary(result: SweepResult) -> dict[str, Any]:
@@ -110,9 +95,10 @@ def _summary(result: SweepResult) -> dict[str, Any]:
 
 def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
     best: Trial | None = result.progress.best
-    at = f" --storage {storage}" if storage else ""
+    at = f" --storage {shlex.quote(storage)}" if storage else ""
+    quoted = shlex.quote(name)
     if best is None:
-        print(f"no trial of {name!r} is COMPLETE; see: caviar query {name}{at}")
+        print(f"no trial of {name!r} is COMPLETE; see: caviar query {quoted}{at}")
         return
     print(f"best trial   {best.name}")
     for metric, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
@@ -121,6 +107,7 @@ def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
     for key, value in best.params.items():
         print(f"  {key:20} {value:.6g}" if isinstance(value, float) else f"  {key:20} {value}")
     print("next")
-    print(f"  caviar show {best.name}{at}")
-    print(f"  caviar query {name} --sort=-val_accuracy --limit 10{at}")
-    print(f"  caviar sweep {name} --trials {2 * result.progress.n_trials}{at}")
+    print(f"  caviar show {quoted}/{best.number}{at}")
+    print(f"  caviar query {quoted} --sort=-val_accuracy --limit 10{at}")
+    n_held = max(result.progress.n_trials, result.progress.n_complete + result.progress.n_failed)
+    print(f"  caviar sweep {quoted} --trials {2 * n_held}{at}")

@@ -5,68 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+from cyclopts import App
 
-#: Of each command; far more than it needs.
-TIMEOUT_S = 120
+from caviar.cli.main import app
 
-
-class Caviar:
-    """Runs `caviar` in a folder of its own, so that its database is there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        beside = Path(sys.executable).parent / "caviar"
-        found = str(beside) if beside.exists() else shutil.which("caviar")
-        if found is None:
-            pytest.skip("no `caviar` command: pip install -e .")
-        self.command: str = found
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command and return its process."""
-        return subprocess.Popen(
-            [self.command, *words],
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"COLUMNS": "200"},
-        )
-
-    def run(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, which must be `status`."""
-        with self.start(*words) as process:
-            out, err = process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == status, f"exit {process.returncode}\n{out}\n{err}"
-        assert "Traceback" not in err
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-    def json(self, *words: str) -> Any:
-        """Run a command and return the JSON that it prints."""
-        return json.loads(self.run(*words).stdout)
+if TYPE_CHECKING:
+    from tests.acceptance.conftest import Caviar
 
 
-@pytest.fixture
-def caviar(tmp_path: Path) -> Caviar:
-    """The command, with an empty folder to run in."""
-    return Caviar(tmp_path)
+def commands_of(part: App, *above: str) -> list[list[str]]:
+    """Return the words of each command, those of its parts included."""
+    names = [name for name in part if not name.startswith("-")]
+    return [words for name in names for words in ([*above, name], *commands_of(part[name], *above, name))]
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Caviar:
-    """The command in a folder with a study `iris` of three trials of two epochs. Only read from it."""
-    command = Caviar(tmp_path_factory.mktemp("swept"))
-    command.run("sweep", "iris", "--workers", "0", "--trials", "3", "--epochs", "2")
-    return command
+ALL_COMMANDS = commands_of(app)
 
 
 def test_sweep_prints_one_json_object(caviar: Caviar) -> None:
@@ -268,7 +229,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(swept: Caviar) -> None:
     process.stdout.close()
 
     assert process.stderr.read() == ""
-    assert process.wait(TIMEOUT_S) == 0
+    assert process.wait(swept.timeout_s) == 0
     process.stderr.close()
 
 
@@ -281,7 +242,7 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, numb
         assert process.stderr.readline().startswith("digits: ")
         process.stderr.readline()  # the first progress: training goes on
         process.send_signal(number)
-        out, err = process.communicate(timeout=TIMEOUT_S)
+        out, err = process.communicate(timeout=caviar.timeout_s)
 
     assert process.returncode == 130, err
     assert err.endswith("caviar: interrupted; run the same command to go on\n")
@@ -293,3 +254,46 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, numb
     assert (summary["complete"], summary["ended_now"]) == (12, 12 - first["complete"])
     rows = caviar.json("query", "digits", "--format", "json")
     assert [(row["number"], row["state"], row["epoch"]) for row in rows] == [(n, "COMPLETE", 12) for n in range(12)]
+
+
+@pytest.mark.ray
+def test_doctor_says_what_is_wrong_and_what_to_do(caviar: Caviar) -> None:
+    """All is well on this machine with a database; an address where nobody is and a lost server are problems."""
+    caviar.run("sweep", "iris", "--workers", "0", "--trials", "1", "--epochs", "1")
+
+    well = caviar.json("doctor", "--json")
+    ill = caviar.run(
+        "doctor", "--address", "127.0.0.1:1", "--storage", "postgresql://a:secret@127.0.0.1:1/b", status=1
+    ).stdout
+
+    assert well["ok"] is True
+    assert [node["facts"]["blas_threads"] for node in well["cluster"]["nodes"]] == [1]
+    assert well["database"]["latency_s"] > 0
+    problems = [line for line in ill.splitlines() if line.startswith("problem")]
+    assert [line.split()[1] for line in problems] == ["cluster", "database"]
+    assert "python -m workers --head" in problems[0]
+    assert "secret" not in ill
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS, ids=" ".join)
+def test_each_command_has_help(swept: Caviar, command: list[str]) -> None:
+    """`--help` prints how it is used."""
+    done = swept.run(*command, "--help")
+
+    assert done.stdout.startswith(f"Usage: {' '.join(['caviar', *command])}")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Not even NumPy: what a command needs, it imports when it runs."""
+    code = (
+        "import sys; sys.argv = ['caviar', '--help']\n"
+        "from caviar.cli.main import main\n"
+        "try: main()\n"
+        "finally:\n"
+        "  heavy = 'numpy ray optuna numba sklearn scipy pandas sqlalchemy torch'.split()\n"
+        "  print([name for name in heavy if name in sys.modules], file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")

@@ -1,0 +1,79 @@
+"""Rows on stdout: as a table for people, as JSON, CSV or Parquet for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from caviar.cli.tables import print_table
+from caviar.errors import SettingsError
+
+Row = dict[str, Any]
+
+
+def print_rows(rows: Sequence[Row], format: str, columns: Sequence[str], empty: str) -> None:
+    """Print flat rows.
+
+    Args:
+        rows: their keys are the columns.
+        format: `table`, `json`, `csv` or `parquet`.
+        columns: those of CSV and Parquet where there is no row.
+        empty: what a table says on stderr where there is no row.
+    """
+    if format == "table":
+        print_table(rows, empty)
+    elif format == "json":
+        print_json(rows)
+    elif format == "csv":
+        writer = csv.DictWriter(sys.stdout, _columns(rows) or columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        _print_parquet(rows, _columns(rows) or columns)
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as strict JSON: numbers that it does not know become null."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_strict(value), allow_nan=False)
+    print(text)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _strict(inner) for name, inner in value.items()}
+    return [_strict(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _print_parquet(rows: Sequence[Row], names: Sequence[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if sys.stdout.isatty():
+        raise SettingsError("parquet is binary and stdout is a terminal; send it to a file: caviar query ... > FILE")
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    try:
+        table = pa.table(columns)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        # a param that is a number in one trial and a word in another, or a text that is no valid Unicode
+        table = pa.table({name: _uniform(values) for name, values in columns.items()})
+    pq.write_table(table, sys.stdout.buffer)
+
+
+def _uniform(values: list[Any]) -> list[Any]:
+    if any(isinstance(value, str) for value in values):
+        texts = (None if value is None else str(value) for value in values)
+        return [text and text.encode(errors="backslashreplace").decode() for text in texts]
+    return [None if value is None else float(value) for value in values]
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

@@ -1,0 +1,311 @@
+"""The commands of the trial database, as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caviar.errors import QueryError
+from caviar.records import Reports, TrialResult, TrialState
+from caviar.storage import open_storage, run_sql
+from caviar.testing.storage import AWKWARD_TEXTS, make_result, make_spec, make_trial
+
+CAVIAR = Path(sys.executable).with_name("caviar")
+TIMEOUT_S = 120
+
+
+class Command:
+    """Runs `caviar` on one database."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+
+    def run(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, which must be `status`."""
+        environment = os.environ | {"CAVIAR_STORAGE": self.url, "COLUMNS": "200"}
+        done = subprocess.run(
+            [CAVIAR, *words], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+        assert done.returncode == status, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        if status == 1:
+            assert re.fullmatch(r"caviar: error: .*\n", done.stderr), "one line says what went wrong"
+        return done
+
+    def json(self, *words: str) -> Any:
+        """Run a command and return the JSON that it prints."""
+        return json.loads(self.run(*words).stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+@pytest.fixture
+def caviar(tmp_path: Path, database_url: str) -> Command:
+    """The command on a database, of each kind in turn, with a study `digits` of ten trials."""
+    return _filled(tmp_path, database_url)
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path, sqlite_url: str) -> Command:
+    """The same on SQLite alone."""
+    return _filled(tmp_path, sqlite_url)
+
+
+def _filled(folder: Path, url: str) -> Command:
+    storage = open_storage(url)
+    storage.create_study(make_spec())
+    trials = [make_result(number, value=number / 10) for number in range(8)]
+    trials.append(TrialResult(trial=make_trial(8, state=TrialState.FAIL, reason="error", error="ValueError: it's bad")))
+    trials.append(TrialResult(trial=make_trial(9)))
+    storage.add_trials("digits", [result.trial for result in trials])
+    storage.write("digits", trials)
+    storage.close()
+    return Command(folder, url)
+
+
+def test_sql_prints_rows_in_each_format(caviar: Command) -> None:
+    """The same rows; numbers are numbers."""
+    words = ("sql", "select number, value, count(*) over () as n from v_trials where value >= 0.6 order by number")
+
+    assert caviar.json(*words, "--format", "json") == [
+        {"number": 6, "value": 0.6, "n": 2},
+        {"number": 7, "value": 0.7, "n": 2},
+    ]
+    rows = list(csv.DictReader(io.StringIO(caviar.run(*words, "--format", "csv").stdout)))
+    assert [(row["number"], row["value"]) for row in rows] == [("6", "0.6"), ("7", "0.7")]
+    assert caviar.run(*words).stdout.split()[:3] == ["number", "value", "n"]
+
+
+def test_sql_says_where_it_was_cut(caviar: Command) -> None:
+    """A limit of rows, and one of time."""
+    cut = caviar.run("sql", "select number from v_trials", "--limit", "3", "--format", "csv")
+
+    assert len(cut.stdout.splitlines()) == 1 + 3
+    assert "there are more rows than --limit 3" in cut.stderr
+    endless = "with recursive a(x) as (select 1 union all select x + 1 from a) select count(*) from a"
+    assert "took longer than 0.3 s" in caviar.run("sql", endless, "--timeout", "0.3", status=1).stderr
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from trials",
+        "DROP TABLE trials",
+        "update studies set name = 'x'",
+        "insert into study_tags values (1, 'x')",
+        "select 1; delete from trials",
+        "with gone as (delete from trials returning 1) select * from gone",
+        "pragma user_version = 7",
+        "attach 'other.db' as other",
+        "create table x (y int)",
+        "vacuum",
+        "begin",
+        "commit",
+        "copy trials to '/tmp/x'",
+        "select pg_terminate_backend(1), nosuch",
+        "selct 1",
+        "",
+        "select * frm trials",
+    ],
+)
+def test_sql_that_writes_or_is_not_valid_is_refused(caviar: Command, statement: str) -> None:
+    """The database stays as it was."""
+    with pytest.raises(QueryError) as caught:
+        run_sql(caviar.url, statement)
+
+    assert "\n" not in str(caught.value)
+    assert run_sql(caviar.url, "select count(*) from trials").rows == [(10,)]
+    assert not (caviar.folder / "other.db").exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_a_study_goes_to_a_file_and_back(caviar: Command, suffix: str) -> None:
+    """Under another name it answers as the first does."""
+    caviar.run("export", "digits", "--to", f"study.{suffix}")
+    done = caviar.run("import", f"study.{suffix}", "--name", "copy")
+
+    assert "10 trials" in done.stderr and "'copy'" in done.stderr
+    before, after = (caviar.json("query", name, "--format", "json") for name in ("digits", "copy"))
+    assert [row | {"study": "digits"} for row in after] == before
+    assert "exists already" in caviar.run("import", f"study.{suffix}", status=1).stderr
+
+
+def test_studies_are_tagged_noted_renamed_and_deleted(on_sqlite: Command) -> None:
+    """Each shows in `caviar studies`."""
+    caviar = on_sqlite
+    assert caviar.run("tag", "digits", "good", "first").stdout == "first\ngood\n"
+    assert caviar.run("tag", "digits", "--remove", "first").stdout == "good\n"
+    caviar.run("note", "digits", "it's\nfine")
+    caviar.run("rename", "digits", "mine")
+
+    (row,) = caviar.json("studies", "--tag", "good", "--format", "json")
+    assert (row["study"], row["tags"], row["note"]) == ("mine", ["good"], "it's\nfine")
+    assert caviar.run("note", "mine").stdout == "it's\nfine\n"
+    assert caviar.json("studies", "--tag", "other", "--format", "json") == []
+    assert "give --yes" in caviar.run("delete", "mine", status=1).stderr
+    caviar.run("delete", "mine", "--yes")
+    assert caviar.json("studies", "--format", "json") == []
+
+
+def test_a_study_that_is_swept_is_not_deleted(caviar: Command) -> None:
+    """Nor renamed; the message says who sweeps it."""
+    storage = open_storage(caviar.url)
+    storage.acquire_lease("digits", "somebody", 60)
+    storage.close()
+
+    for words in (("delete", "digits", "--yes"), ("rename", "digits", "other")):
+        assert "is being swept by 'somebody'" in caviar.run(*words, status=1).stderr
+
+
+def test_awkward_texts_are_printed(on_sqlite: Command) -> None:
+    """In every format, with what would act on a terminal escaped in tables, and numbers that JSON lacks as null."""
+    caviar = on_sqlite
+    storage = open_storage(caviar.url)
+    storage.create_study(make_spec("odd"))
+    params = {f"p{index}": text for index, text in enumerate(AWKWARD_TEXTS)}
+    trials = [
+        make_trial(0, study="odd", state=TrialState.FAIL, params=params, error="\x1b[2J\ud800"),
+        make_trial(1, study="odd", params={"p0": math.inf}, metrics={"val_loss": math.nan}, traceback="a\nb\x00\ud800"),
+    ]
+    storage.add_trials("odd", trials)
+    storage.write("odd", [TrialResult(trial=trials[1], reports=Reports(1, ("m",), np.array([[math.nan]])))])
+    storage.close()
+
+    rows = caviar.json("query", "odd", "--format", "json")
+    assert rows[0]["params"] == params
+    assert (rows[1]["params"], rows[1]["metrics"]) == ({"p0": None}, {"val_loss": None})
+    assert "\x1b" not in caviar.run("query", "odd").stdout
+    caviar.run("query", "odd", "--format", "csv")
+    caviar.run("show", "odd/0")
+    shown = caviar.run("show", "odd/1").stdout
+    assert "\\x00" in shown and "val_loss             nan" in shown
+    assert caviar.json("show", "odd/1", "--json")["reports"] == [{"epoch": 1, "m": None}]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("import",), "give either a FILE"),
+        (("import", "x.csv", "--from-optuna", "sqlite:///x.db"), "give either a FILE"),
+        (("import", "x.csv"), "there is no file 'x.csv'"),
+        (("import", "x.xlsx"), "must end in .csv, .parquet, .jsonl"),
+        (("import", "--from-optuna", "sqlite:///none.db"), "no database 'none.db'"),
+        (("import", "--from-optuna", "mysql://x/y"), "unknown database 'mysql'"),
+        (("export", "other", "--to", "x.csv"), "there is no study 'other'"),
+        (("export", "digits", "--to", "no/x.csv"), "cannot write 'no/x.csv'"),
+        (("tag", "digits", "a b"), "a tag must be a word"),
+        (("rename", "digits", "a/b"), "must not hold '/'"),
+        (("delete", "other", "--yes"), "there is no study 'other'"),
+        (("dashboard", "--port", "70000"), "port must be 0 to 65535"),
+        (("query", "digits", "--where", "val_accuracy >"), "at column 15: expected a name or a value"),
+        (("query", "digits", "--where", "valacc > 1"), "unknown name 'valacc' .*did you mean 'val_accuracy'"),
+        (("query", "digits", "--sort", "x"), "unknown name 'x'"),
+        (("query", "digits", "--limit", "-1"), "limit must be at least 0"),
+    ],
+)
+def test_what_cannot_be_done_says_why(on_sqlite: Command, words: tuple[str, ...], message: str) -> None:
+    """One line, exit 1."""
+    assert re.search(message, on_sqlite.run(*words, status=1).stderr)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "must be a URL such as sqlite:///caviar.db"),
+        ("mysql://localhost/x", "unknown database 'mysql'"),
+        ("sqlite:////no/such/folder/x.db", "there is no database"),
+        ("postgresql://me:secret@127.0.0.1:1/x", "Connection refused"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path, url: str, message: str) -> None:
+    """By each command, without its password."""
+    for words in (("studies",), ("sql", "select 1"), ("export", "x", "--to", "x.csv"), ("note", "x")):
+        error = Command(tmp_path, url).run(*words, status=1).stderr
+        assert message in error
+        assert "secret" not in error
+
+
+def test_a_query_imports_nothing_heavy(caviar: Command) -> None:
+    """Neither Ray nor Optuna, Numba, scikit-learn, SciPy, pandas, PyArrow or Alembic."""
+    code = (
+        "import sys; sys.argv = ['caviar', 'query', 'digits', '--where', 'val_accuracy > 0.5']\n"
+        "from caviar.cli.main import main\n"
+        "try: main()\n"
+        "finally:\n"
+        "  heavy = 'ray optuna numba sklearn scipy pandas pyarrow alembic torch'.split()\n"
+        "  print([name for name in heavy if name in sys.modules], file=sys.stderr)"
+    )
+    environment = os.environ | {"CAVIAR_STORAGE": caviar.url}
+
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+@pytest.fixture
+def dashboard(caviar: Command) -> Iterator[str]:
+    """The address of a dashboard that runs on the database."""
+    pytest.importorskip("optuna_dashboard", reason="install caviar[dashboard]")
+    process = subprocess.Popen(
+        [CAVIAR, "dashboard", "--port", "0", "--storage", caviar.url], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    with process:
+        told = process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", told)
+        assert found is not None, told
+        yield found.group()
+        process.send_signal(2)
+        process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, "Ctrl-C is how it ends"
+
+
+def get(address: str, **headers: str) -> Any:
+    """Return what a page of the dashboard answers."""
+    with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT_S) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+def test_the_dashboard_shows_a_study_while_a_sweep_writes(caviar: Command, dashboard: str) -> None:
+    """It answers whole, before and while trials come, and the sweep ends well."""
+    (study,) = get(f"{dashboard}/api/studies")["study_summaries"]
+    assert study["study_name"] == "digits"
+    assert len(get(f"{dashboard}/api/studies/{study['study_id']}")["trials"]) == 10
+
+    sweep = subprocess.Popen(
+        [CAVIAR, "sweep", "iris", "--workers", "0", "--trials", "300", "--storage", caviar.url],
+        cwd=caviar.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen = []
+    with sweep:
+        while sweep.poll() is None:
+            for one in get(f"{dashboard}/api/studies")["study_summaries"]:
+                seen.append(len(get(f"{dashboard}/api/studies/{one['study_id']}")["trials"]))
+        assert sweep.stderr is not None
+        assert sweep.returncode == 0, sweep.stderr.read()
+
+    assert len(seen) > 1
+    assert caviar.json("show", "iris", "--json")["states"] == {"COMPLETE": 300}
+
+
+def test_the_dashboard_answers_this_machine_only(dashboard: str) -> None:
+    """A page of another site, or one that has another name point here, is refused."""
+    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            get(f"{dashboard}/api/studies", **headers)
