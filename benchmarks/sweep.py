@@ -1,31 +1,31 @@
-"""A whole sweep on digits: caviar over Ray against PyTorch and scikit-learn in two processes, in trials per second.
+"""A whole sweep on digits: caviar over Ray against other ways to train the same random configurations on two cores.
 
-All sides train the same random configurations for the same epochs, in turn, in one run. Starting Ray and the processes
-is not counted: each side trains a few trials first. scikit-learn's MLPClassifier has no batch norm.
+The others are PyTorch and scikit-learn in two processes, Optuna over SQLite with two processes of PyTorch, and Ray Tune
+with PyTorch. All sides run in turn in one run, in trials per second; the slow ones train fewer trials of the same kind.
+Starting Ray and the processes is not counted: each side trains a few trials first.
 """
 
 from __future__ import annotations
 
 import os
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
+from measuring import ONE_THREAD, Results, arguments, at_least
 
-import argparse
-import itertools
-import statistics
+os.environ.update(ONE_THREAD)
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_AIR_NEW_OUTPUT="0")
+
+import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from multiprocessing import get_context
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+from peers import optuna_trials, sklearn_trial, torch_trial, tune_trials
 
 from caviar.bootstrap import make_executor
-from caviar.data import load_dataset, resolve
 from caviar.search.sampler import TrialSampler
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import open_storage
@@ -39,104 +39,111 @@ SPACE = SearchSpace(
     batch_size=Categorical(32, 64, 128, 256),
     optimizer="adam",
 )
+#: Trials of a round; caviar's side trains more, since it would be over too soon to be timed.
+N_CAVIAR, N_POOL, N_OPTUNA, N_TUNE = 200, 24, 12, 4
+AIMS = {"torch, 2 processes": 10, "sklearn, 2 processes": 7, "Optuna, SQLite, torch": 20, "Ray Tune, torch": 200}
 
 
-def torch_trial(params: dict[str, Any], epochs: int) -> float:
-    """Train one network in PyTorch, validating each epoch; return the last validation accuracy."""
-    import torch
+class Sides:
+    """Each way to train a number of trials, and what they share."""
 
-    torch.set_num_threads(1)
-    data = load_dataset(resolve("digits"))
-    parts = [(torch.tensor(part.x), torch.tensor(part.y)) for part in (data.train, data.validation)]
-    (x, y), (x_val, y_val) = parts
-    sizes = [data.n_features, *[params["hidden_units"]] * params["layers"]]
-    modules: list[torch.nn.Module] = []
-    for D, H in itertools.pairwise(sizes):
-        modules += [torch.nn.Linear(D, H, bias=False), torch.nn.BatchNorm1d(H), torch.nn.ReLU()]
-    model = torch.nn.Sequential(*modules, torch.nn.Linear(sizes[-1], data.n_classes))
-    optimizer = torch.optim.Adam(model.parameters(), lr=params["learning_rate"], fused=True)
-    loss_of = torch.nn.CrossEntropyLoss()
-    accuracy = 0.0
-    for _ in range(epochs):
-        model.train()
-        order = torch.randperm(len(x))
-        for start in range(0, len(x), params["batch_size"]):
-            batch = order[start : start + params["batch_size"]]
-            optimizer.zero_grad(set_to_none=True)
-            loss_of(model(x[batch]), y[batch]).backward()
-            optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            accuracy = (model(x_val).argmax(1) == y_val).float().mean().item()
-    return accuracy
+    def __init__(self, folder: str, epochs: int) -> None:
+        self.folder, self.epochs, self.n_studies = folder, epochs, 0
+        sampler = TrialSampler(SPACE, 0)
+        self.configurations = [sampler.params(number) for number in range(N_CAVIAR)]
+        self.storage = open_storage(f"sqlite:///{folder}/caviar.db")
+        self.executors = {2: make_executor(None, 2), 0: make_executor(None, 0)}
+        self.pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+        self.tuner: ProcessPoolExecutor | None = None
+        self.shares: list[float] = []
+
+    def caviar(self, n_workers: int, n_trials: int) -> None:
+        """Train over Ray or, with no workers, in this process."""
+        self.n_studies += 1
+        study = create_study(f"s{self.n_studies}", SPACE, data="digits", epochs=self.epochs, storage=self.storage)
+        data, start = study.data, time.perf_counter()
+        sweep(self.storage, study.spec, data, self.executors[n_workers], n_trials)
+        seconds = time.perf_counter() - start
+        if n_workers == 2 and n_trials == N_CAVIAR:
+            trained = sum(trial.seconds or 0.0 for trial in study.trials())
+            self.shares.append(trained / seconds / n_workers)
+
+    def processes(self, trial: Callable[..., float], n_trials: int) -> None:
+        """Train in two processes."""
+        list(self.pool.map(trial, self.configurations[:n_trials], [self.epochs] * n_trials))
+
+    def optuna(self, n_trials: int) -> None:
+        """Train in two processes that share a study of Optuna in SQLite."""
+        import optuna
+
+        self.n_studies += 1
+        url, name = f"sqlite:///{self.folder}/optuna.db", f"s{self.n_studies}"
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        optuna.create_study(study_name=name, storage=url)
+        halves = self.configurations[0:n_trials:2], self.configurations[1:n_trials:2]
+        list(self.pool.map(optuna_trials, [url] * 2, [name] * 2, halves, [self.epochs] * 2))
+
+    def tune(self, n_trials: int) -> None:
+        """Train as one experiment of Ray Tune."""
+        if self.tuner is None:  # in a process of its own: caviar's workers hold the cores of this one's Ray
+            self.tuner = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self.tuner.submit(tune_trials, self.configurations[:n_trials], self.epochs, self.folder).result()
+
+    def close(self) -> None:
+        """Stop Ray and the processes."""
+        for pool in (self.pool, self.tuner):
+            if pool is not None:
+                pool.shutdown()
+        for executor in self.executors.values():
+            executor.close()
+        self.storage.close()
 
 
-def sklearn_trial(params: dict[str, Any], epochs: int) -> float:
-    """Train one network in scikit-learn, without batch norm; return the validation accuracy."""
-    from sklearn.neural_network import MLPClassifier
-
-    data = load_dataset(resolve("digits"))
-    model = MLPClassifier(
-        [params["hidden_units"]] * params["layers"],
-        batch_size=params["batch_size"],
-        learning_rate_init=params["learning_rate"],
-        max_iter=epochs,
-        n_iter_no_change=epochs,
-    )
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        model.fit(data.train.x, data.train.y)
-    return float(model.score(data.validation.x, data.validation.y))
+def installed(*names: str) -> bool:
+    """Return whether packages can be imported, with what they need themselves."""
+    try:
+        for name in names:
+            import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 def main() -> None:
     """Print trials per second of each side, and the ratios to caviar."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=32)
+    parser = arguments(__doc__, rounds=5)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    sampler = TrialSampler(SPACE, 0)
-    configurations = [sampler.params(number) for number in range(options.trials)]
-    folder = tempfile.mkdtemp(prefix="caviar-benchmark-")
-    storage = open_storage(f"sqlite:///{folder}/caviar.db")
-    executors = {"caviar, 2 workers": make_executor(None, 2)}
-    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
-    n_sweeps = 0
-
-    def caviar_side(name: str, n_trials: int) -> None:
-        nonlocal n_sweeps
-        n_sweeps += 1
-        study = create_study(f"s{n_sweeps}", SPACE, data="digits", epochs=options.epochs, storage=storage)
-        sweep(storage, study.spec, study.data, executors[name], n_trials)
-
-    def pool_side(trial: Callable[[dict[str, Any], int], float], n_trials: int) -> None:
-        list(pool.map(trial, configurations[:n_trials], [options.epochs] * n_trials))
-
-    executors["caviar, 1 process"] = make_executor(None, 0)
-    sides: dict[str, Callable[[int], None]] = {name: lambda n, name=name: caviar_side(name, n) for name in executors}
-    for name, trial in (("torch", torch_trial), ("sklearn", sklearn_trial)):
-        try:
-            __import__(name)
-        except ImportError:
-            continue
-        sides[f"{name}, 2 processes"] = lambda n, trial=trial: pool_side(trial, n)
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for side in sides.values():
-        side(4)
-    for _ in range(options.rounds):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side(options.trials)
-            rates[name].append(options.trials / (time.perf_counter() - start))
-    reference = statistics.median(rates["caviar, 2 workers"])
-    for name, values in rates.items():
-        median = statistics.median(values)
-        spread = f"{min(values):.1f} to {max(values):.1f}"
-        print(f"{name:22} {median:7.1f} trials/s ({spread}); caviar is {reference / median:.2f} times as fast")
-    pool.shutdown()
-    for executor in executors.values():
-        executor.close()
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    results = Results(options)
+    with tempfile.TemporaryDirectory(prefix="caviar-benchmark-") as folder:
+        sides = Sides(str(Path(folder)), options.epochs)
+        runs: dict[str, tuple[int, Callable[[int], None]]] = {
+            "caviar, 2 workers": (N_CAVIAR, lambda n: sides.caviar(2, n)),
+            "caviar, 1 process": (N_CAVIAR, lambda n: sides.caviar(0, n)),
+            "sklearn, 2 processes": (N_POOL, lambda n: sides.processes(sklearn_trial, n)),
+        }
+        if installed("torch"):
+            runs["torch, 2 processes"] = (N_POOL, lambda n: sides.processes(torch_trial, n))
+            runs["Optuna, SQLite, torch"] = (N_OPTUNA, sides.optuna)
+        if installed("torch", "ray.tune"):
+            runs["Ray Tune, torch"] = (N_TUNE, sides.tune)
+        for _, run in runs.values():
+            run(2)
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(options.rounds):
+            for name, (n_trials, run) in runs.items():
+                start = time.perf_counter()
+                run(n_trials)
+                rates[name].append(n_trials / (time.perf_counter() - start))
+        sides.close()
+    aims = {name: at_least(bound) for name, bound in AIMS.items()} | {"caviar, 1 process": at_least(1.9)}
+    results.compare(
+        "digits, random configurations, 20 epochs", rates, ours="caviar, 2 workers", unit="trials/s", aims=aims,
+        higher_is_better=True,
+    )  # fmt: skip
+    results.figure("share of workers' time in training", sides.shares, "", at_least(0.9))
+    results.finish()
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
 """One training step of one model: each kernel against PyTorch, JAX, and the step's matrix products alone.
 
-All sides run in turn in one process, on one core; printed are medians over rounds and the ratio to the kernel.
+All sides run in turn in one process, on one core. "Products" are the same `np.dot` calls in a compiled loop, on arrays
+of the same layout, and nothing else.
 """
 
 from __future__ import annotations
 
 import os
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
+from measuring import ONE_THREAD, Results, arguments, at_least, at_most, in_turn
+
+os.environ.update(ONE_THREAD)
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
-import argparse
 import itertools
-import json
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -24,13 +22,14 @@ from caviar.nn.initial import initial_parameters
 from caviar.nn.kernel import KERNELS, Update, choose_kernel
 from caviar.nn.network import Network
 
+#: Layers, mini-batch, and the aims: times as fast as PyTorch and as JAX, times the products' time.
 NETWORKS = [
-    ((64, 32, 10), 64),
-    ((64, 64, 64, 10), 64),
-    ((64, 128, 64, 10), 128),
-    ((784, 64, 10), 64),
-    ((784, 128, 64, 10), 128),
-    ((784, 256, 128, 10), 256),
+    ((64, 32, 10), 64, 30, 1.3, 1.6),
+    ((64, 64, 64, 10), 64, 11, 1.1, 1.15),
+    ((64, 128, 64, 10), 128, 6, 1.6, 1.15),
+    ((784, 64, 10), 64, 3, 1.2, 1.15),
+    ((784, 128, 64, 10), 128, 2.4, 1.15, 1.15),
+    ((784, 256, 128, 10), 256, 1.6, 1.3, 1.15),
 ]
 STEPS = 20
 STACK = 8
@@ -63,21 +62,26 @@ def kernel_run(name: str, sizes: tuple[int, ...], M: int) -> Run:
 
 def products_run(sizes: tuple[int, ...], M: int) -> Run:
     """Return the matrix products of STEPS steps: forward, d_W and d_a of each layer, and nothing else."""
+    import numba
+
     rng = np.random.default_rng(0)
-    layers = []
-    for index, (D, H) in enumerate(itertools.pairwise(sizes)):
-        W, a, d_z = (rng.standard_normal(s).astype(np.float32) for s in ((H, D), (D, M), (H, M)))
-        layers.append((W, a, d_z, np.empty_like(d_z), np.empty_like(W), np.empty_like(a), index > 0))
+    pairs = list(itertools.pairwise(sizes))
+    x = rng.standard_normal((M, sizes[0])).astype(np.float32)
+    W, d_W = (tuple(rng.standard_normal((H, D)).astype(np.float32) for D, H in pairs) for _ in range(2))
+    a, d_a = (tuple(rng.standard_normal((H, M)).astype(np.float32) for D, H in pairs) for _ in range(2))
 
-    def run() -> None:
+    @numba.njit
+    def products(W, d_W, a, d_a, x):
         for _ in range(STEPS):
-            for W, a, d_z, z, d_W, d_a, has_below in layers:
-                np.dot(W, a, out=z)
-                np.dot(d_z, a.T, out=d_W)
-                if has_below:
-                    np.dot(W.T, d_z, out=d_a)
+            np.dot(W[0], x.T, a[0])
+            for layer in range(1, len(W)):
+                np.dot(W[layer], a[layer - 1], a[layer])
+            for layer in range(len(W) - 1, 0, -1):
+                np.dot(d_a[layer], a[layer - 1].T, d_W[layer])
+                np.dot(W[layer].T, d_a[layer], d_a[layer - 1])
+            np.dot(d_a[0], x, d_W[0])
 
-    return run
+    return lambda: products(W, d_W, a, d_a, x)
 
 
 def torch_run(sizes: tuple[int, ...], M: int) -> Run:
@@ -153,51 +157,31 @@ def jax_run(sizes: tuple[int, ...], M: int) -> Run:
     return run
 
 
-def microseconds(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Time each run in turn, round by round, and return microseconds per step and model."""
-    for run in runs.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            models = STACK if name == "jax" else 1
-            times[name].append((time.perf_counter() - start) / STEPS / models * 1e6)
-    return times
-
-
 def main() -> None:
-    """Print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    makers: dict[str, Callable[[tuple[int, ...], int], Run]] = {"products": products_run}
-    for name in KERNELS:
-        makers[name] = lambda sizes, M, name=name: kernel_run(name, sizes, M)
-    makers |= {"torch": torch_run, "jax": jax_run}
-    results = []
-    for sizes, M in NETWORKS:
-        runs = {}
+    """Print medians, ranges, ratios and aims of each network."""
+    options = arguments(__doc__).parse_args()
+    makers: dict[str, Callable[[tuple[int, ...], int], Run]] = {
+        name: lambda sizes, M, name=name: kernel_run(name, sizes, M) for name in reversed(KERNELS)
+    }
+    makers |= {"products": products_run, "torch": torch_run, "jax": jax_run}
+    results = Results(options)
+    for sizes, M, torch_aim, jax_aim, products_aim in NETWORKS:
+        sides = {}
         for name, make in makers.items():
             try:
-                runs[name] = make(sizes, M)
+                sides[name] = make(sizes, M)
             except ImportError:
                 continue
-        times = microseconds(runs, options.rounds)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        spread = {name: [min(values), max(values)] for name, values in times.items()}
-        results.append({"network": list(sizes), "batch_size": M, "microseconds": medians, "spread": spread})
-        if not options.json:
-            print("-".join(map(str, sizes)), M, end="")
-            for name, median in medians.items():
-                low, high = spread[name]
-                ratio = median / medians[KERNELS[-1]]
-                print(f"   {name} {median:.0f} us ({low:.0f} to {high:.0f}), {ratio:.2f}", end="")
-            print(flush=True)
-    if options.json:
-        print(json.dumps(results))
+        per_step = {name: STEPS * (STACK if name == "jax" else 1) / 1e6 for name in sides}
+        seconds = in_turn(sides, options.rounds)
+        results.compare(
+            f"{'-'.join(map(str, sizes))}, {M}",
+            {name: [value / per_step[name] for value in values] for name, values in seconds.items()},
+            ours="compiled",
+            unit="us",
+            aims={"torch": at_least(torch_aim), "jax": at_least(jax_aim), "products": at_most(products_aim)},
+        )
+    results.finish()
 
 
 if __name__ == "__main__":
