@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from caviar.storage import Storage
@@ -22,6 +23,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 pytest.register_assert_rewrite("caviar.testing")
+
+# how long an example takes says more about the machine than about caviar
+settings.register_profile("caviar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("caviar")
 
 #: Where the tests find a Postgres that is already there.
 _POSTGRES = os.environ.get("CAVIAR_TEST_POSTGRES")

@@ -14,6 +14,7 @@ SOURCES = sorted([*ROOT.glob("caviar/**/*.py"), *ROOT.glob("workers/**/*.py")])
 HOMES = {
     "ray": ("workers",),
     "optuna": ("caviar/search", "caviar/storage"),
+    "optuna_dashboard": ("caviar/storage",),
     "sqlalchemy": ("caviar/storage",),
     "alembic": ("caviar/storage",),
     "psycopg": ("caviar/storage",),
@@ -36,7 +37,10 @@ MAY_IMPORT = {
     "execution": {*MATHS, "training"},
     "search": {*RECORDS, "space"},
     "storage": {*RECORDS, "space"},
-    "sweep": {*MATHS, "training", "execution", "storage", "search", "space"},
+    "recorder": {*RECORDS, "storage"},
+    "ledger": {*MATHS, "training", "execution", "storage", "space"},
+    "sweep": {*MATHS, "training", "execution", "storage", "search", "space", "ledger", "recorder"},
+    "panda": {*MATHS, "training", "execution", "storage", "space"},
     "workers": {*MATHS, "training", "execution"},
 }
 

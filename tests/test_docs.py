@@ -6,12 +6,18 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from caviar.cli.panda import panda
+from caviar.panda.rules import make_rules
 from caviar.space import SearchSpace
+from caviar.storage import open_storage, run_sql
+from caviar.storage.ddl import VIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -26,16 +32,43 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
-    """Typed one after the other in an empty folder, each `caviar` command exits 0."""
+    """Typed one after the other in an empty folder, each exits 0; one that runs until it is stopped has a terminal."""
     commands = [line for block in blocks("console") for line in block.splitlines() if line.startswith("caviar ")]
 
     for command in commands:
+        if "--until-stopped" in command:
+            started = subprocess.Popen(
+                [CAVIAR, *shlex.split(command)[1:]], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            wait_until_one_is_babysat(tmp_path)
+            continue
         done = subprocess.run(
             [CAVIAR, *shlex.split(command)[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-        assert done.stdout, command
-    assert len(commands) >= 7
+        assert done.stdout or command.startswith("caviar export"), command
+        if command.startswith("caviar panda stop "):
+            out, err = started.communicate(timeout=120)
+            assert started.returncode == 0, err
+            assert b"COMPLETE" in out
+    assert len(commands) >= 17
+
+
+def wait_until_one_is_babysat(folder: Path) -> None:
+    """Return once a trial of the database in a folder is trained in panda mode, and has a few epochs."""
+    deadline = time.monotonic() + 120
+    with closing(open_storage(f"sqlite:///{folder / 'caviar.db'}")) as storage:
+        while not any(
+            s.owner and len(storage.sessions.checkpoints(*split(s.trial))) > 4 for s in storage.sessions.all()
+        ):
+            assert time.monotonic() < deadline, "nobody babysits"
+            time.sleep(0.05)
+
+
+def split(name: str) -> tuple[str, int]:
+    """Return study and number."""
+    study, _, number = name.rpartition("/")
+    return study, int(number)
 
 
 @pytest.mark.slow
@@ -53,9 +86,11 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_make_targets_of_the_readme_exist() -> None:
     """`make NAME` in the README is a target of the Makefile."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    assert {name for block in blocks("console") for name in re.findall(r"^make (\w+)", block, re.MULTILINE)} <= targets
+    assert {
+        name for block in blocks("console") for name in re.findall(r"^make ([\w-]+)", block, re.MULTILINE)
+    } <= targets
 
 
 def test_the_space_file_of_the_readme_is_valid() -> None:
@@ -73,3 +108,41 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
 
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_views_have_the_columns_that_are_documented(sqlite_url: str) -> None:
+    """docs/database.md lists each view of the database with all its columns, in order."""
+    page = (ROOT / "docs/database.md").read_text()
+    documented = {view: columns.split(", ") for view, columns in re.findall(r"\| `(v_\w+)` \|.*\| `(.*)` \|", page)}
+    open_storage(sqlite_url).close()
+
+    found = {view: list(run_sql(sqlite_url, f"select * from {view}").columns) for view in VIEWS}
+
+    assert documented == found
+
+
+def test_each_command_of_panda_mode_is_documented() -> None:
+    """docs/panda.md names every command of `caviar panda`, and each of its options."""
+    page = (ROOT / "docs/panda.md").read_text()
+    commands = [name for name in panda if not name.startswith("-")]
+
+    options = {
+        option
+        for name in commands
+        for argument in panda[name].assemble_argument_collection()
+        for option in argument.names
+        if option.startswith("--")
+    }
+
+    assert [name for name in commands if f"panda {name}" not in page and f"`{name}`" not in page] == []
+    assert {option for option in options if f"{option}" not in page} == {"--storage"}
+
+
+def test_the_rules_of_the_docs_are_the_defaults() -> None:
+    """The rules file of docs/panda.md is valid, and writes out what each rule does where nothing is given."""
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/panda.md").read_text(), re.DOTALL)
+
+    rules = tomllib.loads(block)
+
+    assert make_rules(rules) == make_rules({name: {} for name in rules})
+    assert set(rules) == {"diverged", "plateau", "patience"}
