@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from caviar.errors import PandaBusy, RequestRejected, SettingsError, StorageError
-from caviar.panda.course import place
+from caviar.panda.course import place, place_after
 from caviar.panda.live import LiveRun
 from caviar.panda.retrace import RunDiverged
 from caviar.panda.revive import revive
@@ -271,7 +271,7 @@ class PandaSession(LiveRun):
         return self._is_stopped or (epochs is not None and self.epoch >= epochs)
 
     def _ask_rules(self) -> None:
-        if self._asked_at == (self._segment, self.epoch):
+        if self._asked_at == (self._segment, self.epoch) or self._has_just_gone_back():
             return
         self._asked_at = (self._segment, self.epoch)
         rate = self.params["learning_rate"]
@@ -279,6 +279,11 @@ class PandaSession(LiveRun):
             if action.kind != "warn" and self._has_acted(name):
                 continue  # before a crash
             self._act(name, action)
+
+    def _has_just_gone_back(self) -> bool:
+        """Return whether this is where the last rollback led: the rules were asked here when it was first reached."""
+        last_back = next((i for i in reversed(self.interventions) if i.kind == "rollback"), None)
+        return last_back is not None and place_after(last_back) == self.state.point
 
     def _has_acted(self, rule: str) -> bool:
         """Return whether a rule has done something at this place of this timeline."""

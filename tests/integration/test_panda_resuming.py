@@ -485,3 +485,32 @@ def test_a_rule_takes_a_diverged_run_back(study: Study) -> None:
     assert study.storage.get_trial("s", 0).reason == "diverged"
     done = [i for i in study.storage.sessions.interventions("s", 0) if i.author == "rule:diverged"]
     assert [i.kind for i in done] == ["rollback", "rollback"]
+
+
+@pytest.mark.parametrize("learning_rate", [0.3, 0.5, 1.0])
+def test_a_rule_that_went_back_acts_once(tmp_path: Path, table: Path, learning_rate: float) -> None:
+    """Left right after each rollback, a run has the deeds and the metrics that it has when it is not left."""
+    # what the rule looks at may get worse where the study's metric is at its best: then it goes back to where it is
+    rules = {"diverged": {"factor": 1.01, "metric": "train_loss"}}
+
+    def babysit(is_left: bool) -> list[tuple[Any, ...]]:
+        study = make_study(f"sqlite:///{tmp_path}/{is_left}.db", table, learning_rate=learning_rate, batch_size=16)
+        left: list[str] = []
+        with study.panda(epochs=25, rules=rules):
+            pass
+        while not study.storage.get_trial("s", 0).state.is_finished:
+            left.clear()
+            with study.panda(
+                0,
+                on_event=lambda line: left.append(line) if ": rollback: " in line else None,
+                is_interrupted=lambda: is_left and bool(left),
+            ) as panda:
+                list(panda)
+        done = [(i.kind, i.epoch, i.after, i.metrics_after) for i in study.storage.sessions.interventions("s", 0)]
+        study.storage.close()
+        return done
+
+    undisturbed, disturbed = babysit(False), babysit(True)
+
+    assert undisturbed, "nothing was done"
+    assert disturbed == undisturbed
