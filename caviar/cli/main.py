@@ -120,7 +120,7 @@ def query(
     /,
     *,
     where: str | None = None,
-    sort: str | None = None,
+    sort: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     limit: int | None = None,
     format: Format = "table",
     storage: Storage = None,
@@ -134,7 +134,7 @@ def query(
     where
         Expression over params, metrics and columns, as "val_accuracy > 0.95 and layers = 2".
     sort
-        Name to sort by; descending with a leading -, as in --sort=-val_accuracy.
+        Name to sort by; descending with a leading -, as in --sort -val_accuracy.
     limit
         At most so many.
     format

@@ -108,6 +108,6 @@ def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
         print(f"  {key:20} {value:.6g}" if isinstance(value, float) else f"  {key:20} {value}")
     print("next")
     print(f"  caviar show {quoted}/{best.number}{at}")
-    print(f"  caviar query {quoted} --sort=-val_accuracy --limit 10{at}")
+    print(f"  caviar query {quoted} --sort -val_accuracy --limit 10{at}")
     n_held = max(result.progress.n_trials, result.progress.n_complete + result.progress.n_failed)
     print(f"  caviar sweep {quoted} --trials {2 * n_held}{at}")

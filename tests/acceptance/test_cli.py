@@ -138,7 +138,8 @@ def test_query_filters_sorts_and_limits(swept: Caviar) -> None:
     rows = swept.json("query", "iris", "--format", "json")
     by_loss = sorted(rows, key=lambda row: -row["metrics"]["val_loss"])
 
-    assert swept.json("query", "iris", "--format", "json", "--sort=-val_loss", "--limit", "2") == by_loss[:2]
+    for descending in (["--sort=-val_loss"], ["--sort", "-val_loss"]):
+        assert swept.json("query", "iris", "--format", "json", *descending, "--limit", "2") == by_loss[:2]
     some = swept.json("query", "iris", "--format", "json", "--where", f"val_loss < {by_loss[0]['metrics']['val_loss']}")
     assert sorted(row["number"] for row in some) == sorted(row["number"] for row in by_loss[1:])
 
