@@ -12,8 +12,8 @@ export OMP_NUM_THREADS ?= 1
 demo: $(VENV)/installed  ## install, and sweep 64 networks on digits
 	$(BIN)/caviar sweep digits --trials 64
 
-test: $(VENV)/tested  ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/tested  ## all tests, in two processes: much of the time goes into waiting for others
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/checked  ## format, lint, types, tests
 	$(BIN)/ruff format --check .

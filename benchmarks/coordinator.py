@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from databases import databases
-from measuring import Results, arguments, at_least, at_most, in_turn
+from measuring import Results, arguments, at_least, at_most, hold_to_one_core, in_turn
 
 from caviar.execution.base import Executor, Job, Runner, Slice, TrialOutcome, TrialTask
 from caviar.records import EPOCH_METRICS, DataSpec, Reports, StudySpec, TrialState
@@ -233,7 +233,7 @@ def anonymous_mb() -> float:
 
 def coordinator(results: Results) -> None:
     """The coordinator alone, its database included, on one core: trials per second, and its memory."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    hold_to_one_core()
     marks: list[tuple[int, float, float]] = []
     n_part = N_COORDINATOR // 50
 

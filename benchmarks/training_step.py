@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 
-from measuring import ONE_THREAD, Results, arguments, at_least, at_most, in_turn
+from measuring import ONE_THREAD, Results, arguments, at_least, at_most, hold_to_one_core, in_turn
 
 os.environ.update(ONE_THREAD)
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+hold_to_one_core()  # these flags alone leave JAX a thread for each core
 
 import itertools
 from collections.abc import Callable
