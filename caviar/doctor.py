@@ -60,11 +60,17 @@ def diagnose(address: str | None = None, url: str | None = None) -> Diagnosis:
     return found
 
 
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def _look_here(found: Diagnosis) -> None:
     here = found.here
     found.findings.append(
         Finding(
-            "here", "ok", f"caviar {caviar.__version__}, Python {here.python}, {here.n_cores} cores, {here.processor}"
+            "here",
+            "ok",
+            f"caviar {caviar.__version__}, Python {here.python}, {_count(here.n_cores, 'core')}, {here.processor}",
         )
     )
     if here.packages["numba"] is None:
@@ -83,7 +89,7 @@ def _look_at_cluster(found: Diagnosis, address: str | None) -> None:
     found.cluster = cluster
     where = f"at {address}" if address else "of this machine alone, started for this look"
     n_cores = sum(node.n_cores for node in cluster.nodes)
-    tell(Finding("cluster", "ok", f"a Ray cluster {where}: {len(cluster.nodes)} nodes"))
+    tell(Finding("cluster", "ok", f"a Ray cluster {where}: {_count(len(cluster.nodes), 'node')}"))
     if not n_cores:
         advice = f"python -m workers --address {address}, on each machine that is to train"
         tell(Finding("cluster", "problem", "no node has a core to train on", advice))
@@ -105,8 +111,13 @@ def _judge_node(node: NodeFacts, here: Facts) -> list[Finding]:
     facts = node.facts
     if facts is None:
         return [Finding(name, "problem", node.error or "it did not answer", f"look at Ray's logs on {node.host}")]
-    text = f"{'head, ' if node.is_head else ''}{facts.hostname}: Ray {node.ray}, Python {facts.python}, "
-    found = [Finding(name, "ok", f"{text}{node.n_cores} cores, {node.memory_gb:.1f} GB of memory for Ray")]
+    # where the node cannot train, nobody could count them
+    threads = f"{_count(facts.blas_threads, 'BLAS thread')} for each worker, " if facts.blas_threads else ""
+    text = (
+        f"{'head, ' if node.is_head else ''}{facts.hostname}: Ray {node.ray}, Python {facts.python}, "
+        f"{_count(node.n_cores, 'core')}, {threads}{node.memory_gb:.1f} GB of memory for Ray"
+    )
+    found = [Finding(name, "ok", text)]
 
     def tell(level: Literal["note", "problem"], text: str, advice: str) -> None:
         found.append(Finding(name, level, text, advice))

@@ -19,7 +19,7 @@ def inspect_cluster(address: str | None = None) -> ClusterFacts:
     Raises:
         ExecutorError: no cluster answers at the address, or Ray does not start.
     """
-    connection = Connection(address, n_cores=1 if address is None else None)
+    connection = Connection(address)
     try:
         import ray
 

@@ -269,6 +269,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(caviar: Caviar) -> None:
 
     assert well["ok"] is True
     assert [node["facts"]["blas_threads"] for node in well["cluster"]["nodes"]] == [1]
+    assert [node["n_cores"] for node in well["cluster"]["nodes"]] == [well["here"]["n_cores"]]
     assert well["database"]["latency_s"] > 0
     problems = [line for line in ill.splitlines() if line.startswith("problem")]
     assert [line.split()[1] for line in problems] == ["cluster", "database"]
