@@ -8,21 +8,18 @@ are cast with `dtype.type` before a loop.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
+from caviar.nn.compiled_batch_norm import normalise, normalise_backward
 from caviar.nn.compiled_cache import cached, compiled
-from caviar.nn.compiled_products import product, transpose
+from caviar.nn.compiled_products import LISTED, PLAIN, TURNED, product
 from caviar.nn.compiled_softmax import count_correct, cross_entropy, cross_entropy_backward
 
 Array = np.ndarray
 
 #: Examples evaluated at a time: the activations of usual layers stay in the cache.
 _EVALUATION_BLOCK = 128
-
-#: Rows that batch norm goes through together.
-_ROWS_AT_A_TIME = 8
 
 #: Codes of the optimizers, by name.
 OPTIMIZERS = {"sgd": 0, "momentum": 1, "rmsprop": 2, "adam": 3}
@@ -31,13 +28,6 @@ _SGD, _MOMENTUM, _RMSPROP = OPTIMIZERS["sgd"], OPTIMIZERS["momentum"], OPTIMIZER
 # what `settings` holds
 _LEARNING_RATE, _MOMENTUM_BETA, _L2, _BATCH_NORM_EPSILON, _RUNNING_WEIGHT = 0, 1, 2, 3, 4
 _RMSPROP_DECAY, _ADAM_BETA1, _ADAM_BETA2, _OPTIMIZER_EPSILON = 5, 6, 7, 8
-
-
-@compiled
-def _copy(source: Array, target: Array) -> None:
-    """Copy a row; an array assignment, which looks for overlaps, takes several times as long."""
-    for d in range(len(target)):
-        target[d] = source[d]
 
 
 @compiled
@@ -53,96 +43,6 @@ def _aligned(n_rows: int, row: int, like: Array) -> Array:
     buffer = np.empty(n_rows * row + 64 // like.itemsize, like.dtype)
     start = (-buffer.ctypes.data) % 64 // like.itemsize
     return buffer[start : start + n_rows * row].reshape((n_rows, row))
-
-
-@compiled
-def _mean(z: Array, share: Any) -> Any:
-    """Return the mean of one unit's z (M,), with share = 1 / M."""
-    total = z.dtype.type(0)
-    for j in range(len(z)):
-        total += z[j]
-    return total * share
-
-
-@compiled
-def _variance(z: Array, mean: Any, share: Any) -> Any:
-    """Return the biased variance of one unit's z (M,)."""
-    squares = z.dtype.type(0)
-    for j in range(len(z)):
-        difference = z[j] - mean
-        squares += difference * difference
-    return squares * share
-
-
-@compiled
-def _activate(z: Array, a: Array, mean: Any, inverse_std: Any, gamma: Any, beta: Any) -> None:
-    """Turn one unit's z (M,) into z_norm, and write its activation."""
-    zero = z.dtype.type(0)
-    for j in range(len(z)):
-        z_norm = (z[j] - mean) * inverse_std
-        z[j] = z_norm
-        z_tilde = gamma * z_norm + beta
-        a[j] = zero if z_tilde <= zero else z_tilde  # NaN stays
-
-
-@compiled
-def _normalise(
-    z: Array, a: Array, unit: int, M: int, gamma: Array, beta: Array, running: Array, weight: Any, epsilon: Any,
-    mean: Array, inverse_std: Array,
-) -> None:  # fmt: skip
-    """Turn z of a layer into z_norm, write activations, mean and 1 / std (U,), and renew the running statistics (2, U).
-
-    The layer is the rows of z and a from `unit` on, as many as gamma has, and the first M columns. A few rows at a time
-    go step by step: the sums of one do not wait for those of another. Rows are cut from whole arrays: those of a part
-    of their columns would be of unknown stride to Numba, and their loops not vectorised.
-    """
-    number = z.dtype.type
-    one, share, rest = number(1), number(1 / M), number(1) - weight
-    for first in range(unit, unit + len(gamma), _ROWS_AT_A_TIME):
-        last = min(first + _ROWS_AT_A_TIME, unit + len(gamma))
-        for u in range(first, last):
-            mean[u] = _mean(z[u, :M], share)
-        for u in range(first, last):
-            inverse_std[u] = _variance(z[u, :M], mean[u], share)
-        for u in range(first, last):
-            running[0, u] = weight * running[0, u] + rest * mean[u]
-            running[1, u] = weight * running[1, u] + rest * inverse_std[u]
-            inverse_std[u] = one / math.sqrt(inverse_std[u] + epsilon)
-        for u in range(first, last):
-            _activate(z[u, :M], a[u, :M], mean[u], inverse_std[u], gamma[u - unit], beta[u - unit])
-
-
-@compiled
-def _normalise_backward(
-    d: Array,
-    a: Array,
-    z_norm: Array,
-    unit: int,
-    M: int,
-    gamma: Array,
-    inverse_std: Array,
-    d_gamma: Array,
-    d_beta: Array,
-) -> None:
-    """Turn d_a of a layer, the first rows of d, into d_z, and write d_gamma and d_beta (H,); else as above."""
-    H = len(gamma)
-    number = d.dtype.type
-    zero, share = number(0), number(1 / M)
-    for first in range(0, H, _ROWS_AT_A_TIME):
-        rows = range(first, min(first + _ROWS_AT_A_TIME, H))
-        for h in rows:
-            row, active, normed, slope, shift = d[h, :M], a[unit + h, :M], z_norm[unit + h, :M], zero, zero
-            for j in range(M):
-                d_z_tilde = row[j] if active[j] > zero else zero
-                shift += d_z_tilde
-                slope += d_z_tilde * normed[j]
-            d_gamma[h], d_beta[h] = slope, shift
-        for h in rows:
-            row, active, normed = d[h, :M], a[unit + h, :M], z_norm[unit + h, :M]
-            scale, slope, mean = gamma[h] * inverse_std[unit + h], d_gamma[h] * share, d_beta[h] * share
-            for j in range(M):
-                d_z_tilde = row[j] if active[j] > zero else zero
-                row[j] = scale * (d_z_tilde - mean - normed[j] * slope)
 
 
 @compiled
@@ -223,6 +123,7 @@ def train(
     number = parameters.dtype.type
     # not literals: for each one that a function is called with, Numba would compile it once more
     start, next_to = np.int64(0), np.int64(1)
+    plain, listed, turned = np.int64(PLAIN), np.int64(LISTED), np.int64(TURNED)
     n_layers, D, C = len(sizes) - 2, sizes[0], sizes[-1]
     batch_size = min(batch_size, len(order))
     n_units, widest, largest = 0, C, C * sizes[-2]
@@ -232,11 +133,11 @@ def train(
         widest = max(widest, H)
         largest = max(largest, H * sizes[layer])
 
-    row, x_row, a_row = _padded(batch_size), _padded(D), _padded(widest)  # distances of rows
-    batch_x, batch_y = _aligned(batch_size, x_row, parameters), np.empty(batch_size, np.int64)  # M,D and M
-    x_t = _aligned(D, row, parameters).reshape(-1)  # D,M
-    z_norms, activations = _aligned(n_units, row, parameters), _aligned(n_units, row, parameters)  # U,M
-    a_t = _aligned(batch_size, a_row, parameters).reshape(-1)  # M,H of one layer
+    row = _padded(batch_size)  # the distance of rows of M
+    batch, batch_y = np.empty(batch_size, np.int64), np.empty(batch_size, np.int64)  # M
+    z_flat = _aligned(n_units, row, parameters).reshape(-1)  # z of each hidden layer, then z_norm: U,M
+    a_flat = _aligned(n_units, row, parameters).reshape(-1)  # U,M
+    units = np.arange(widest)
     means, inverse_stds = np.empty(n_units, parameters.dtype), np.empty(n_units, parameters.dtype)  # U
     # two gradients of one layer's activations: one is read while the other is written
     gradients = _aligned(2 * widest, row, parameters).reshape((2, widest, row))  # 2,H,M
@@ -244,8 +145,8 @@ def train(
     highest, total = sums[0], sums[1]  # M
     d_weights = _aligned(1, largest, parameters)[0]  # of one layer
     d_units = np.empty(2 * widest, parameters.dtype)  # of gamma and beta of one layer, or of b
-    x_flat = batch_x.reshape(-1)
-    z_flat, a_flat, d_flat = z_norms.reshape(-1), activations.reshape(-1), gradients.reshape(-1)
+    x_flat = x.reshape(-1)
+    d_flat = gradients.reshape(-1)
     epsilon = number(settings[_BATCH_NORM_EPSILON])
     keep = number(settings[_RUNNING_WEIGHT])
     l2 = settings[_L2]
@@ -258,29 +159,33 @@ def train(
         if M < 2:
             break
         for m in range(M):
-            example = order[first + m]
-            _copy(x[example], batch_x[m, :D])
-            batch_y[m] = y[example]
-        transpose(x_flat, start, x_row, x_t, start, row, M, D)
+            batch[m] = order[first + m]
+            batch_y[m] = y[batch[m]]
 
         place, unit = 0, 0
         for layer in range(n_layers):
             H, D_below = sizes[layer + 1], sizes[layer]
             if layer == 0:
-                product(z_flat, start, row, parameters, start, D, next_to, x_t, start, row, H, D, M)
+                product(z_flat, start, row, parameters, start, D, next_to, x_flat, start, D, batch, turned, H, D, M)
             else:
                 below = (unit - D_below) * row
-                product(z_flat, unit * row, row, parameters, place, D_below, next_to, a_flat, below, row, H, D_below, M)
+                product(
+                    z_flat, unit * row, row, parameters, place, D_below, next_to, a_flat, below, row, units, plain,
+                    H, D_below, M,
+                )  # fmt: skip
             place += H * D_below
             gamma, beta = parameters[place:][:H], parameters[place + H :][:H]
-            _normalise(z_norms, activations, unit, M, gamma, beta, running, keep, epsilon, means, inverse_stds)
+            normalise(
+                z_flat, a_flat, unit * row, row, M, unit, gamma, beta, running, keep, epsilon, means, inverse_stds
+            )
             place += 2 * H
             unit += H
         H = sizes[-2]
         if n_layers == 0:
-            product(d_flat, start, row, parameters, start, D, next_to, x_t, start, row, C, D, M)
+            product(d_flat, start, row, parameters, start, D, next_to, x_flat, start, D, batch, turned, C, D, M)
         else:
-            product(d_flat, start, row, parameters, place, H, next_to, a_flat, (unit - H) * row, row, C, H, M)
+            below = (unit - H) * row
+            product(d_flat, start, row, parameters, place, H, next_to, a_flat, below, row, units, plain, C, H, M)
         scores, b = gradients[0], parameters[place + C * H :][:C]
         loss = cross_entropy(scores, b, batch_y[:M], highest[:M], total[:M])
         loss_sum += loss
@@ -296,11 +201,16 @@ def train(
             d_below = ((n_layers - layer + 1) % 2) * widest * row
             if layer > 0:
                 unit -= D_below
-                transpose(a_flat, unit * row, row, a_t, start, a_row, D_below, M)
-                product(d_weights, start, D_below, d_flat, d_z, row, next_to, a_t, start, a_row, H, M, D_below)
-                product(d_flat, d_below, row, parameters, place, next_to, D_below, d_flat, d_z, row, D_below, H, M)
+                product(
+                    d_weights, start, D_below, d_flat, d_z, row, next_to, a_flat, unit * row, row, units, turned,
+                    H, M, D_below,
+                )  # fmt: skip
+                product(
+                    d_flat, d_below, row, parameters, place, next_to, D_below, d_flat, d_z, row, units, plain,
+                    D_below, H, M,
+                )  # fmt: skip
             else:
-                product(d_weights, start, D, d_flat, d_z, row, next_to, x_flat, start, x_row, H, M, D)
+                product(d_weights, start, D, d_flat, d_z, row, next_to, x_flat, start, D, batch, listed, H, M, D)
             end = place + H * D_below
             _update(
                 optimizer, parameters[place:end], d_weights[: H * D_below], v[place:end], s[place:end], l2,
@@ -313,9 +223,10 @@ def train(
             )  # fmt: skip
             if layer > 0:
                 place -= 2 * D_below  # where gamma starts, then beta, of the layer below
-                d, gamma = gradients[(n_layers - layer + 1) % 2], parameters[place:][:D_below]
-                d_gamma, d_beta = d_units[:D_below], d_units[D_below:]
-                _normalise_backward(d, activations, z_norms, unit, M, gamma, inverse_stds, d_gamma, d_beta)
+                gamma, d_gamma, d_beta = parameters[place:][:D_below], d_units[:D_below], d_units[D_below:]
+                normalise_backward(
+                    d_flat, d_below, a_flat, z_flat, unit * row, row, M, unit, gamma, inverse_stds, d_gamma, d_beta
+                )
                 place -= D_below * sizes[layer - 1]
                 d_z, n_others = d_below, 2 * D_below
     return loss_sum, n_updates
@@ -336,7 +247,12 @@ def evaluate(
         x: (N, D).
         y: (N,).
     """
-    start, next_to = np.int64(0), np.int64(1)  # not literals, as above
+    start, next_to, plain, turned = (
+        np.int64(0),
+        np.int64(1),
+        np.int64(PLAIN),
+        np.int64(TURNED),
+    )  # not literals, as above
     n_layers, D, C, N = len(sizes) - 2, sizes[0], sizes[-1], len(x)
     number = parameters.dtype.type
     zero, one = number(0), number(1)
@@ -344,7 +260,7 @@ def evaluate(
     row, widest = _padded(block), C
     for layer in range(n_layers):
         widest = max(widest, sizes[layer + 1])
-    x_t = _aligned(D, row, parameters).reshape(-1)  # D,M
+    lines = np.arange(max(block, widest))
     buffers = _aligned(2 * widest, row, parameters).reshape((2, widest, row))  # 2,H,M
     flat, x_flat = buffers.reshape(-1), x.reshape(-1)
     sums = _aligned(2, row, parameters)
@@ -353,16 +269,17 @@ def evaluate(
     for first in range(0, N, block):
         M = min(block, N - first)
         labels = y[first : first + M]
-        transpose(x_flat, first * D, D, x_t, start, row, M, D)
         place, unit = 0, 0
         for layer in range(n_layers + 1):
             H, D_below = sizes[layer + 1], sizes[layer]
             out = (layer % 2) * widest * row
             if layer == 0:
-                product(flat, out, row, parameters, start, D, next_to, x_t, start, row, H, D, M)
+                product(flat, out, row, parameters, start, D, next_to, x_flat, first * D, D, lines, turned, H, D, M)
             else:
                 below = ((layer + 1) % 2) * widest * row
-                product(flat, out, row, parameters, place, D_below, next_to, flat, below, row, H, D_below, M)
+                product(
+                    flat, out, row, parameters, place, D_below, next_to, flat, below, row, lines, plain, H, D_below, M
+                )
             place += H * D_below
             if layer == n_layers:
                 break

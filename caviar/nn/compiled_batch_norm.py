@@ -1,0 +1,247 @@
+"""Batch norm of the compiled kernel, and ReLU behind it.
+
+It is written in LLVM's vector instructions. As many rows as a vector has elements are added up side by side, so that no
+sum waits for another, and one more round of additions turns their partial sums into a vector of sums. A few rows go
+through all steps before the next, since they are in the cache then. All matrices are parts of flat arrays, given by
+where they start and by the distance of their rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from caviar.nn.compiled_cache import compiled
+from caviar.nn.compiled_vectors import HAS_AVX512, VECTOR, Vectors, data, number
+
+Array = np.ndarray
+
+#: Sums that are held in registers at a time: half of those there are.
+_SUMS = 16 if HAS_AVX512 else 8
+
+#: From row, column, mask and the sums so far, the sums with these elements.
+_Step = Callable[[int, Any, Any, Sequence[Any]], Sequence[Any]]
+
+
+def _row_sums(builder: Any, vector: Vectors, M: Any, n_sums: int, step: _Step) -> list[Any]:
+    """Write code that adds up as many rows of M elements as a vector has; return a vector for each sum."""
+    whole = builder.sub(M, builder.srem(M, number(vector.width)))
+    sums: list[list[Any]] = []
+    at_a_time = max(min(_SUMS // n_sums, vector.width), 1)
+    for first in range(0, vector.width, at_a_time):
+        rows = range(first, first + at_a_time)
+        places = [[cgutils.alloca_once_value(builder, vector.zero) for _ in range(n_sums)] for _ in rows]
+
+        def add(column: Any, mask: Any, rows: range = rows, places: list[list[Any]] = places) -> None:
+            for row, line in zip(rows, places, strict=True):
+                new = step(row, column, mask, [builder.load(place) for place in line])
+                for place, value in zip(line, new, strict=True):
+                    builder.store(value, place)
+
+        for line in places:  # the allocation has its first value once, and this may run many times
+            for place in line:
+                builder.store(vector.zero, place)
+        with cgutils.for_range_slice(builder, number(0), whole, number(vector.width)) as (column, _):
+            add(column, None)
+        with builder.if_then(builder.icmp_signed("<", whole, M)):
+            add(whole, vector.below(builder.sub(M, whole)))
+        sums += [[builder.load(place) for place in line] for line in places]
+    return [vector.sums([line[index] for line in sums]) for index in range(n_sums)]
+
+
+@intrinsic
+def _statistics(typing, z, start, row, n_rows, M, share, means, variances, at):  # type: ignore[no-untyped-def]
+    """Write mean and biased variance of some rows of z, at most as many as a vector has elements; share is 1 / M."""
+    i = types.int64
+    signature = types.void(z, i, i, i, i, share, means, variances, i)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        z, start, row, n_rows, M, share, means, variances, at = arguments
+        kinds = signature.args
+        vector = Vectors(builder, kinds[0].dtype)
+        z = builder.gep(data(context, builder, kinds[0], z), [start])
+        rows = _clamped_rows(builder, vector, z, row, n_rows)
+        shares = vector.splat(share, vector.element)
+
+        def add(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
+            return [builder.fadd(sums[0], vector.load(builder.gep(rows[index], [column]), mask))]
+
+        (total,) = _row_sums(builder, vector, M, 1, add)
+        mean = builder.fmul(total, shares)
+
+        def add_square(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
+            difference = builder.fsub(vector.load(builder.gep(rows[index], [column]), mask), vector.lane(mean, index))
+            if mask is not None:
+                difference = builder.select(mask, difference, vector.zero)
+            return [vector.multiply_add(difference, difference, sums[0])]
+
+        (squares,) = _row_sums(builder, vector, M, 1, add_square)
+        mask = vector.below(n_rows)
+        vector.store(mean, builder.gep(data(context, builder, kinds[6], means), [at]), mask)
+        variance = builder.fmul(squares, shares)
+        vector.store(variance, builder.gep(data(context, builder, kinds[7], variances), [at]), mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _gradient_sums(typing, d, d_start, a, z_norm, start, row, n_rows, M, slopes, shifts, at):  # type: ignore[no-untyped-def]
+    """Write the sums of d_z_tilde * z_norm and of d_z_tilde of some rows, at most as many as a vector has elements."""
+    i = types.int64
+    signature = types.void(d, i, a, z_norm, i, i, i, i, slopes, shifts, i)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        d, d_start, a, z_norm, start, row, n_rows, M, slopes, shifts, at = arguments
+        kinds = signature.args
+        vector = Vectors(builder, kinds[0].dtype)
+        places = [(d, d_start, kinds[0]), (a, start, kinds[2]), (z_norm, start, kinds[3])]
+        matrices = [builder.gep(data(context, builder, kind, array), [first]) for array, first, kind in places]
+        rows = list(zip(*(_clamped_rows(builder, vector, m, row, n_rows) for m in matrices), strict=True))
+
+        def add(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
+            d_row, a_row, z_row = rows[index]
+            d_z_tilde, active, normed = (vector.load(builder.gep(r, [column]), mask) for r in (d_row, a_row, z_row))
+            is_active = builder.fcmp_ordered(">", active, vector.zero)
+            d_z_tilde = builder.select(is_active, d_z_tilde, vector.zero)
+            return [vector.multiply_add(d_z_tilde, normed, sums[0]), builder.fadd(sums[1], d_z_tilde)]
+
+        slope, shift = _row_sums(builder, vector, M, 2, add)
+        mask = vector.below(n_rows)
+        vector.store(slope, builder.gep(data(context, builder, kinds[8], slopes), [at]), mask)
+        vector.store(shift, builder.gep(data(context, builder, kinds[9], shifts), [at]), mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _each_column(builder: Any, vector: Vectors, M: Any, do: Callable[[Any, Any], None]) -> None:
+    """Write code that does something with M elements: to vectors of them, and to the rest under a mask."""
+    whole = builder.sub(M, builder.srem(M, number(vector.width)))
+    with cgutils.for_range_slice(builder, number(0), whole, number(vector.width)) as (column, _):
+        do(column, None)
+    with builder.if_then(builder.icmp_signed("<", whole, M)):
+        do(whole, vector.below(builder.sub(M, whole)))
+
+
+@intrinsic
+def _activate(typing, z, a, start, M, centre, scale, slope, shift):  # type: ignore[no-untyped-def]
+    """Turn a row of z into z_norm = (z - centre) * scale, and write ReLU(slope * z_norm + shift)."""
+    i = types.int64
+    signature = types.void(z, a, i, i, centre, scale, slope, shift)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        vector = Vectors(builder, kinds[0].dtype)
+        z, a = (builder.gep(data(context, builder, kinds[n], arguments[n]), [arguments[2]]) for n in (0, 1))
+        centre, scale, slope, shift = (vector.splat(value, vector.element) for value in arguments[4:])
+
+        def do(column: Any, mask: Any) -> None:
+            z_at, a_at = builder.gep(z, [column]), builder.gep(a, [column])
+            z_norm = builder.fmul(builder.fsub(vector.load(z_at, mask), centre), scale)
+            vector.store(z_norm, z_at, mask)
+            z_tilde = vector.multiply_add(slope, z_norm, shift)
+            is_off = builder.fcmp_ordered("<", z_tilde, vector.zero)  # false for NaN, which stays
+            vector.store(builder.select(is_off, vector.zero, z_tilde), a_at, mask)
+
+        _each_column(builder, vector, arguments[3], do)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _gradient(typing, d, d_start, a, z_norm, start, M, scale, mean, slope):  # type: ignore[no-untyped-def]
+    """Turn a row of d_a into d_z = scale * d_z_tilde - mean - slope * z_norm."""
+    i = types.int64
+    signature = types.void(d, i, a, z_norm, i, i, scale, mean, slope)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        vector = Vectors(builder, kinds[0].dtype)
+        places = ((0, 1), (2, 4), (3, 4))
+        d, a, z = (builder.gep(data(context, builder, kinds[n], arguments[n]), [arguments[at]]) for n, at in places)
+        scale, mean, slope = (vector.splat(value, vector.element) for value in arguments[6:])
+        minus = builder.fneg(slope)
+
+        def do(column: Any, mask: Any) -> None:
+            d_at = builder.gep(d, [column])
+            active, normed = (vector.load(builder.gep(m, [column]), mask) for m in (a, z))
+            is_active = builder.fcmp_ordered(">", active, vector.zero)
+            d_z_tilde = builder.select(is_active, vector.load(d_at, mask), vector.zero)
+            rest = builder.fsub(builder.fmul(d_z_tilde, scale), mean)
+            vector.store(vector.multiply_add(minus, normed, rest), d_at, mask)
+
+        _each_column(builder, vector, arguments[5], do)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _clamped_rows(builder: Any, vector: Vectors, matrix: Any, row: Any, n_rows: Any) -> list[Any]:
+    """Return pointers to as many rows as a vector has elements; where there are fewer, the last one stands for more."""
+    last = builder.sub(n_rows, number(1))
+    rows = []
+    for index in range(vector.width):
+        is_there = builder.icmp_signed("<", number(index), last)
+        rows.append(builder.gep(matrix, [builder.mul(builder.select(is_there, number(index), last), row)]))
+    return rows
+
+
+@compiled
+def normalise(
+    z: Array, a: Array, start: int, row: int, M: int, unit: int, gamma: Array, beta: Array, running: Array, weight: Any,
+    epsilon: Any, mean: Array, inverse_std: Array,
+) -> None:  # fmt: skip
+    """Turn z (H, M) of a layer into z_norm, and write its activations into a, which has the same rows.
+
+    Args:
+        z, a: flat; both start at `start`.
+        unit: of the first row; mean, inverse_std (U,) and the running statistics (2, U), which are renewed, have the
+            layer's from there on.
+        gamma, beta: (H,).
+        weight: of the old running statistics.
+        epsilon: is added to the variance.
+    """
+    H = len(gamma)
+    dtype = z.dtype.type
+    one, share, rest = dtype(1), dtype(1 / M), dtype(1) - weight
+    width = VECTOR // z.itemsize
+    for first in range(0, H, width):  # so few rows at a time that they stay in the cache
+        n_rows, at = min(width, H - first), unit + first
+        _statistics(z, start + first * row, row, n_rows, M, share, mean, inverse_std, at)
+        for u in range(at, at + n_rows):
+            variance = inverse_std[u]
+            running[0, u] = weight * running[0, u] + rest * mean[u]
+            running[1, u] = weight * running[1, u] + rest * variance
+            inverse_std[u] = one / math.sqrt(variance + epsilon)
+        for h in range(first, first + n_rows):
+            _activate(z, a, start + h * row, M, mean[unit + h], inverse_std[unit + h], gamma[h], beta[h])
+
+
+@compiled
+def normalise_backward(
+    d: Array, d_start: int, a: Array, z_norm: Array, start: int, row: int, M: int, unit: int, gamma: Array,
+    inverse_std: Array, d_gamma: Array, d_beta: Array,
+) -> None:  # fmt: skip
+    """Turn d_a (H, M) of a layer, which starts at d_start of d, into d_z, and write d_gamma and d_beta (H,).
+
+    The other arguments are those of `normalise`, which has left z_norm in place of z.
+    """
+    H = len(gamma)
+    dtype = d.dtype.type
+    share = dtype(1 / M)
+    width = VECTOR // d.itemsize
+    for first in range(0, H, width):
+        n_rows, at = min(width, H - first), start + first * row
+        _gradient_sums(d, d_start + first * row, a, z_norm, at, row, n_rows, M, d_gamma, d_beta, first)
+        for h in range(first, first + n_rows):
+            scale = gamma[h] * inverse_std[unit + h]
+            mean, slope = scale * (d_beta[h] * share), scale * (d_gamma[h] * share)
+            _gradient(d, d_start + h * row, a, z_norm, start + h * row, M, scale, mean, slope)
