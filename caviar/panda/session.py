@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 
 from caviar.errors import PandaBusy, RequestRejected, SettingsError, StorageError
 from caviar.panda.course import place, place_after
+from caviar.panda.listener import Listener
 from caviar.panda.live import LiveRun
 from caviar.panda.retrace import RunDiverged
 from caviar.panda.revive import revive
@@ -22,8 +22,7 @@ from caviar.panda.watch import Action
 from caviar.records import Intervention, Reason, Report, Session, Status, StudySpec, Trial, TrialResult
 from caviar.storage import Storage
 
-#: How often the requests are looked at while training, and while paused.
-_LOOK_S = 0.03
+#: How often a paused run looks whether it is to be left.
 _LOOK_PAUSED_S = 0.1
 
 
@@ -68,7 +67,6 @@ class PandaSession(LiveRun):
         super().__init__(storage, spec, session, trainer, root, on_event)
         self._first = dict(first or {})
         self._author, self._is_interrupted = author, is_interrupted
-        self._looked_at = 0.0
         self._has_left = False
         #: Where the rules were asked last: the segment and its epoch.
         self._asked_at: tuple[int, int] | None = None
@@ -91,6 +89,7 @@ class PandaSession(LiveRun):
             self._trainer.close()
             raise
         self._begin(revived)
+        self._listener = Listener(self.storage, name)
         try:
             if self._first:
                 self._take_first()
@@ -112,6 +111,7 @@ class PandaSession(LiveRun):
                 raise
             self._say(f"could not write at the end: {failure}")
         finally:
+            self._listener.close()
             self.scribe.close()
             try:
                 self.storage.sessions.release(self.spec.name, self.trial.number, self._owner)
@@ -253,16 +253,14 @@ class PandaSession(LiveRun):
         if self._recorded:
             return
         while not self.is_over:
-            now = time.monotonic()
-            if self.is_paused or now - self._looked_at >= _LOOK_S:
-                self._looked_at = now
-                self.scribe.check()
+            self.scribe.check()
+            if self._listener.has_heard():
                 for asked in self.storage.sessions.asked(self.spec.name, self.trial.number):
                     self._answer(asked)
             if not self.is_paused or self._is_stopped or self._is_interrupted():
                 return
             self.scribe.flush()
-            time.sleep(_LOOK_PAUSED_S)
+            self._listener.wait(_LOOK_PAUSED_S)
 
     def _is_done(self) -> bool:
         if self._recorded or self.is_over:
