@@ -83,6 +83,22 @@ def make_executor(address: str | None = None, n_workers: int | None = None) -> E
     return executor
 
 
+def make_sweep_executor(address: str | None = None, n_workers: int | None = None) -> Executor:
+    """Return where to sweep: as `make_executor`, but for a Ray of this machine's own, this process begins.
+
+    A number of workers that is asked for is started at once; else Ray is started where the sweep takes long enough for
+    that to pay.
+
+    Raises:
+        ExecutorError: nobody answers at the address.
+    """
+    if n_workers == 0 or cluster_address(address) is not None:
+        return make_executor(address, n_workers)
+    from caviar.execution.head_start import HeadStart
+
+    return HeadStart(lambda: make_executor(None, n_workers), at_once=n_workers is not None)
+
+
 def _executor(name: str) -> Any:
     from importlib.metadata import entry_points  # takes longer than a query has
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import caviar
-from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, spool_folder
+from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, make_sweep_executor, spool_folder
 from caviar.data import NAMES, load_dataset, resolve
 from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
 from caviar.nn.initial import MAX_SEED
@@ -122,9 +122,9 @@ class Study:
             raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
         if self._is_done(n_trials):  # no Ray need be started for that
             address, n_workers = None, 0
-        with ThreadPoolExecutor(1) as beside:  # while Ray starts
+        with ThreadPoolExecutor(1) as beside:  # while this process joins a cluster
             preparing = beside.submit(self._prepare)
-            executor = make_executor(address, n_workers)
+            executor = make_sweep_executor(address, n_workers)
         try:
             data = preparing.result()
             return sweep(

@@ -257,8 +257,18 @@ class _Sweep:
                 self._sample()
             if not self.pool:
                 return
+            if self.executor.can_grow:
+                self.executor.expect(self._seconds_to_come())
             tasks = tuple(map(self.planner.cut, self.planner.take(self.pool, n_workers)))
-            self.jobs[self.executor.submit(Slice(tasks=tasks, kernel=self.spec.kernel))] = None
+            self.jobs[self.executor.submit(self._slice(tasks))] = None
+
+    def _slice(self, tasks: tuple[TrialTask, ...]) -> Slice:
+        return Slice(tasks=tasks, kernel=self.spec.kernel, expected_s=self.planner.seconds(tasks))
+
+    def _seconds_to_come(self) -> float:
+        """Return how long one worker is thought to take for all that is left; trials to be drawn cost as others do."""
+        n_to_draw = max(self.n_trials - sum(self.counts.values()), 0)
+        return self.planner.seconds(self.pool) * (1 + n_to_draw / len(self.pool))
 
     def _collect(self) -> None:
         if not self.jobs:
@@ -294,7 +304,7 @@ class _Sweep:
         """One trial may have killed the worker: give each of the others a worker without it."""
         if len(slice.tasks) > 1:
             for task in slice.tasks:
-                self.jobs[self.executor.submit(replace(slice, tasks=(task,)))] = None
+                self.jobs[self.executor.submit(self._slice((task,)))] = None
             return
         task = slice.tasks[0]
         trial = Trial(
@@ -440,7 +450,7 @@ class _Sweep:
             until=self.spec.epochs,
             judge=True,
         )
-        job = self.executor.submit(Slice(tasks=(task,), kernel=self.spec.kernel))
+        job = self.executor.submit(self._slice((task,)))
         while not self.executor.wait([job], _POLL_S):
             if self.is_interrupted():
                 return

@@ -111,6 +111,11 @@ class Crew:
         return sum(worker.node is not None for worker in self._workers) or max(self._n_wanted, 1)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether a worker can train."""
+        return any(worker.node is not None for worker in self._workers)
+
+    @property
     def _n_wanted(self) -> int:
         return self._watch.n_cores if self._n_fixed is None else min(self._n_fixed, self._watch.n_cores)
 

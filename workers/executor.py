@@ -52,6 +52,11 @@ class RayExecutor(Executor):
         """See :class:`Executor`."""
         return self._crew.n_workers
 
+    @property
+    def is_ready(self) -> bool:  # type: ignore[override]
+        """See :class:`Executor`."""
+        return self._crew.is_ready
+
     def load(self, data: Dataset) -> None:
         """See :meth:`Executor.load`."""
         import ray

@@ -41,6 +41,8 @@ class Slice:
 
     tasks: tuple[TrialTask, ...]
     kernel: str
+    #: Seconds that it is thought to take.
+    expected_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +126,10 @@ class Executor(ABC):
 
     #: Slices that are trained at the same time. May grow and shrink while nodes come and go.
     n_workers: int
+    #: Whether a worker is there; before, slices wait for the first.
+    is_ready: bool = True
+    #: Whether more workers may be started, if there is enough for them to do: then tell by `expect`.
+    can_grow: bool = False
 
     @classmethod  # noqa: B027 - those without addresses have nothing to refuse
     def check(cls, address: str) -> None:
@@ -141,6 +147,9 @@ class Executor(ABC):
             ExecutorError: there is no cluster at the address, or this executor knows none.
         """
         raise ExecutorError(f"{cls.__name__} trains in this process alone")
+
+    def expect(self, seconds: float) -> None:  # noqa: B027 - most have all their workers from the beginning
+        """Learn for how long one worker would have to train all that is still to come, as far as is known."""
 
     @abstractmethod
     def load(self, data: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from caviar.execution.base import TrialTask
@@ -11,8 +12,9 @@ from caviar.training.hyperparameters import Hyperparameters
 
 #: Work in a slice: long enough to hide the cost of a call, short enough to report, stop and share evenly.
 SLICE_S = 1.0
-#: Until costs have been measured, slices are short, so that the first results come soon.
+#: Until costs have been measured, slices are short, so that the first results come soon, however wrong the estimate.
 _FIRST_SLICE_S = 0.2
+_FIRST_TASKS = 4
 #: Weight of the old in the ratio of measured to estimated cost.
 _RATIO_WEIGHT = 0.7
 
@@ -42,6 +44,10 @@ class Planner:
             self._per_epoch[task.number] = task.params, per_epoch
         until = task.until if isinstance(task.until, int) else task.until[0]
         return per_epoch * (until - (task.state.epoch if task.state else 0))
+
+    def seconds(self, tasks: Sequence[TrialTask]) -> float:
+        """Return how long one worker is thought to take for some tasks."""
+        return sum(map(self.cost, tasks)) * self._ratio
 
     def _cost_per_epoch(self, task: TrialTask) -> float:
         N, N_validation, D, C = self._shape
@@ -83,7 +89,8 @@ class Planner:
             left = 0.0
         tasks = [pool.pop()]
         total = self.cost(tasks[0])
-        while pool and (total + self.cost(pool[-1])) * self._ratio <= target:
+        most = len(pool) + 1 if self._measured else _FIRST_TASKS
+        while pool and len(tasks) < most and (total + self.cost(pool[-1])) * self._ratio <= target:
             tasks.append(pool.pop())
             total += self.cost(tasks[-1])
         self._left = (len(pool) if left else -1, left - total)
@@ -93,7 +100,7 @@ class Planner:
         """Return a task that is not much longer than a slice: a longer one ends at an earlier epoch, with its state."""
         assert isinstance(task.until, int)
         done = task.state.epoch if task.state else 0
-        seconds = self.cost(task) * self._ratio
+        seconds = self.seconds([task])
         if seconds <= 2 * SLICE_S or task.until - done < 2:
             return task
         n_epochs = max(int(SLICE_S * (task.until - done) / seconds), 1)

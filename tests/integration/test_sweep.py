@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caviar.bootstrap import make_sweep_executor
 from caviar.errors import SettingsError, SpaceError, StudyBusy, StudyMismatch, SweepBroken
 from caviar.execution.base import Executor
 from caviar.execution.inline import InlineExecutor
@@ -30,6 +33,8 @@ SPACE = SearchSpace(
     batch_size=Categorical(8, 16, 32),
     optimizer=Categorical("sgd", "momentum", "rmsprop", "adam"),
 )
+#: So many that this process has not trained them all by the time it looks up for the first time.
+N_MANY = 5000
 
 
 @pytest.fixture(scope="module")
@@ -407,6 +412,31 @@ class TestRay:
         assert digest(storage, "there") == digest(storage, "here")
         names = {trial.worker for trial in storage.trials("there")}
         assert all(name and not name.endswith(f":{os.getpid()}") for name in names)
+
+    def test_this_process_begins_and_workers_go_on(self, storage: Storage, data: Dataset) -> None:
+        """Trials end here before Ray is there, the others on its workers, and all have the bits of one process."""
+        here, there = make_spec(storage, "here"), make_spec(storage, "there")
+        sweep(storage, here, data, InlineExecutor(), N_MANY)
+        executor = make_sweep_executor(n_workers=2)
+        deadline = time.monotonic() + 120
+        first: list[SweepProgress] = []
+
+        def wait_for_ray(progress: SweepProgress) -> None:
+            first[:] = first or [progress]
+            while executor.n_workers < 2:
+                assert time.monotonic() < deadline, "Ray did not start"
+                executor.wait([], 0.1)
+
+        try:
+            result = sweep(storage, there, data, executor, N_MANY, on_progress=wait_for_ray)
+        finally:
+            executor.close()
+
+        assert (first[0].n_workers, result.progress.n_workers) == (1, 2)
+        assert 0 < first[0].n_complete < N_MANY
+        workers = {trial.worker for trial in storage.trials("there")}
+        assert len(workers) == 3 and f"{socket.gethostname()}:{os.getpid()}" in workers
+        assert digest(storage, "there") == digest(storage, "here")
 
     def test_a_killed_worker_changes_nothing(self, storage: Storage, data: Dataset, ray_executor: Executor) -> None:
         """A worker killed in mid-sweep costs time: no trial fails, and all have the same bits."""
