@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from caviar.errors import StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Key of the object that stands for a param value that JSON cannot hold.
 EXACT = "$json"
@@ -66,7 +67,7 @@ def encode_params(params: Mapping[str, Any]) -> str:
 
 
 def _plain_param(name: str, value: Any) -> Any:
-    if isinstance(value, np.generic):
+    if hasattr(value, "dtype") and value.shape == ():  # a number of NumPy, which a query need not import
         value = value.item()
     if isinstance(value, float):
         if -_LARGE < value < _LARGE and (value != 0.0 or math.copysign(1.0, value) > 0.0):
@@ -124,6 +125,8 @@ def encode_report_rows(names: Sequence[str], values: np.ndarray) -> list[str]:
         names: K names, one a column.
         values: float64, shape (E, K).
     """
+    import numpy as np  # takes longer than most queries, which need none
+
     if np.isfinite(values).all() and not (np.signbit(values) & (values == 0.0)).any():
         # Formatting into a template is three times faster than a JSON encoder per row.
         pairs = (json.dumps(name, ensure_ascii=False).replace("%", "%%") + ":%r" for name in names)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from caviar.storage import codec
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ def make_frame(rows: Sequence[Sequence[Any]], params: Sequence[str], metrics: Se
         params: names of the params, in order.
         metrics: names of the metrics, in order.
     """
+    import numpy as np
     import pandas as pd
 
     by_column = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)

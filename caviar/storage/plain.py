@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from caviar.records import Reports, Trial, TrialResult, TrialState
 from caviar.storage import codec
 
@@ -62,6 +60,8 @@ def from_record(study: str, record: Mapping[str, Any]) -> TrialResult:
     )
     reports = None
     if record.get("reports"):
+        import numpy as np  # takes longer than most queries, which need none
+
         told = json.loads(record["reports"])
         names = tuple(dict.fromkeys(name for row in told["rows"] for name in row))
         values = np.array([[float(row.get(name, "NaN")) for name in names] for row in told["rows"]])

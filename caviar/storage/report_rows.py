@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from caviar.errors import StorageError
 from caviar.records import Reports
 from caviar.storage import codec
@@ -21,6 +19,8 @@ def to_rows(trial_id: int, reports: Reports) -> list[ReportRow]:
     Raises:
         StorageError: the shape of the values does not fit the names.
     """
+    import numpy as np  # takes longer than most queries, which need none
+
     values = np.asarray(reports.values, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(reports.metrics):
         if not values.size:
@@ -35,7 +35,7 @@ def to_rows(trial_id: int, reports: Reports) -> list[ReportRow]:
 
 
 def from_rows(found: Sequence[tuple[int, str]], order: Sequence[str], trial: str) -> Reports:
-    """Return the reports of at least one row of epoch and metrics, sorted by epoch.
+    """Return the reports of rows of epoch and metrics, sorted by epoch.
 
     Args:
         found: epoch and JSON of the metrics.
@@ -45,6 +45,10 @@ def from_rows(found: Sequence[tuple[int, str]], order: Sequence[str], trial: str
     Raises:
         StorageError: the epochs are too far apart.
     """
+    import numpy as np
+
+    if not found:
+        return Reports(1, (), np.empty((0, 0)))
     parsed = codec.join_json(text for _, text in found)
     seen = set().union(*parsed)
     names = [name for name in order if name in seen]

@@ -7,7 +7,6 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from sqlalchemy import bindparam, exc, func, insert, select, update
 from sqlalchemy.engine import Connection
 
@@ -242,10 +241,9 @@ class SqlStorage(Storage):
             found = connection.exec_driver_sql(
                 f"SELECT epoch, metrics FROM reports WHERE trial_id = {trial_id:d} ORDER BY epoch"
             ).fetchall()
-            if not found:
-                if connection.exec_driver_sql(f"SELECT 1 FROM trials WHERE id = {trial_id:d}").first() is None:
-                    raise TrialNotFound(self._no_trial(connection, key, number))
-                return Reports(1, (), np.empty((0, 0)))
+            is_there = f"SELECT 1 FROM trials WHERE id = {trial_id:d}"
+            if not found and connection.exec_driver_sql(is_there).first() is None:
+                raise TrialNotFound(self._no_trial(connection, key, number))
             order = self._names.known(connection, key.id, "metric")
             return report_rows.from_rows([(row[0], row[1]) for row in found], order, f"{study}/{number}")
 
