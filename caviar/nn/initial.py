@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +19,17 @@ MAX_SEED = 2**63 - 1
 # the highest counter word separates what is drawn, so that two purposes never share a stream
 _WEIGHTS = 1
 _ORDER = 2
+
+
+class _Generators(threading.local):
+    """A generator for each thread, which is set anew for each purpose."""
+
+    def __init__(self) -> None:
+        self.bits = np.random.Philox(0)
+        self.generator = np.random.Generator(self.bits)
+
+
+_THREAD = _Generators()
 
 
 def initial_parameters(network: Network, key: Key, dtype: str) -> np.ndarray:
@@ -57,4 +69,14 @@ def _generator(key: Key, purpose: int, epoch: int) -> np.random.Generator:
     if any(not 0 <= word <= MAX_SEED for word in key):
         raise SettingsError(f"expected a study seed and a trial number from 0 to 2**63 - 1, found {key!r}")
     counter = np.array([0, 0, epoch, purpose], np.uint64)
-    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64), counter=counter))
+    # a new generator would ask the system for entropy, which takes longer than an epoch of some networks
+    _THREAD.bits.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": counter, "key": np.array(key, np.uint64)},
+        # nothing drawn yet
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return _THREAD.generator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,19 @@ def test_the_seed_chosen_today_means_the_same_tomorrow():
 
     assert epoch_order((7, 1), 3, 7).tolist() == [0, 4, 2, 5, 3, 6, 1]
     np.testing.assert_allclose(hidden[0].W[0], WEIGHTS, rtol=1e-15)
+
+
+def test_a_draw_is_that_of_a_new_generator():
+    """Whatever was drawn before in this thread or another: it is Philox at its key and counter."""
+    fresh = np.random.Generator(
+        np.random.Philox(key=np.array([7, 2**63 - 1], np.uint64), counter=np.array([0, 0, 5, 2], np.uint64))
+    ).permutation(101)
+    initial_parameters(Network((3, 1, 2)), (1, 1), "float32")  # an odd number of draws
+    with ThreadPoolExecutor(4) as threads:
+        drawn = list(threads.map(lambda n: epoch_order((7, 2**63 - 1), 5, 101 - n), [1, 0, 2, 0]))
+
+    assert [len(order) for order in drawn] == [100, 101, 99, 101]
+    assert np.array_equal(drawn[1], fresh) and np.array_equal(drawn[3], fresh)
 
 
 @pytest.mark.parametrize("n", [1, 2, 1797])
