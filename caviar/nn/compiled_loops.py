@@ -15,6 +15,7 @@ from caviar.nn.compiled_batch_norm import normalise, normalise_backward
 from caviar.nn.compiled_cache import cached, compiled
 from caviar.nn.compiled_products import LISTED, PLAIN, TURNED, product
 from caviar.nn.compiled_softmax import count_correct, cross_entropy, cross_entropy_backward
+from caviar.nn.compiled_vectors import writable
 
 Array = np.ndarray
 
@@ -145,7 +146,7 @@ def train(
     highest, total = sums[0], sums[1]  # M
     d_weights = _aligned(1, largest, parameters)[0]  # of one layer
     d_units = np.empty(2 * widest, parameters.dtype)  # of gamma and beta of one layer, or of b
-    x_flat = x.reshape(-1)
+    x_flat = writable(x.reshape(-1))
     d_flat = gradients.reshape(-1)
     epsilon = number(settings[_BATCH_NORM_EPSILON])
     keep = number(settings[_RUNNING_WEIGHT])
@@ -162,7 +163,7 @@ def train(
             batch[m] = order[first + m]
             batch_y[m] = y[batch[m]]
 
-        place, unit = 0, 0
+        place, unit = start, start
         for layer in range(n_layers):
             H, D_below = sizes[layer + 1], sizes[layer]
             if layer == 0:
@@ -262,14 +263,15 @@ def evaluate(
         widest = max(widest, sizes[layer + 1])
     lines = np.arange(max(block, widest))
     buffers = _aligned(2 * widest, row, parameters).reshape((2, widest, row))  # 2,H,M
-    flat, x_flat = buffers.reshape(-1), x.reshape(-1)
+    flat, x_flat = buffers.reshape(-1), writable(x.reshape(-1))
+    parameters = writable(parameters)
     sums = _aligned(2, row, parameters)
     highest, total = sums[0], sums[1]  # M
     loss_sum, n_correct = 0.0, 0
     for first in range(0, N, block):
         M = min(block, N - first)
         labels = y[first : first + M]
-        place, unit = 0, 0
+        place, unit = start, start
         for layer in range(n_layers + 1):
             H, D_below = sizes[layer + 1], sizes[layer]
             out = (layer % 2) * widest * row

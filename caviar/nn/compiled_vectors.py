@@ -7,6 +7,8 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import types
 from numba.core.cgutils import get_or_insert_function
+from numba.core.imputils import impl_ret_borrowed
+from numba.extending import intrinsic
 
 _FEATURES = binding.get_host_cpu_features()
 HAS_AVX512 = bool(_FEATURES.get("avx512f"))
@@ -88,6 +90,16 @@ class Vectors:
         kind = ir.VectorType(I32, self.width)
         lower, upper = (ir.Constant(kind, half) for half in (lanes[: self.width], lanes[self.width :]))
         return self.builder.shuffle_vector(a, b, lower), self.builder.shuffle_vector(a, b, upper)
+
+
+@intrinsic
+def writable(typing, array):  # type: ignore[no-untyped-def]
+    """Return an array as one that may be written to, which it must not be: so that code is compiled for one type."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return impl_ret_borrowed(context, builder, signature.return_type, arguments[0])
+
+    return array.copy(readonly=False)(array), generate
 
 
 def data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
