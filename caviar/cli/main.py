@@ -72,7 +72,7 @@ def sweep(
     new_space
         Make --space the next version of the study's space, if it is another: trials to come are drawn from it.
     workers
-        Models trained at a time; 0 trains in this process, without Ray [every core].
+        Models trained at a time; 0 trains in this process, without Ray [every core, where there is enough to do].
     address
         HOST:PORT of a running Ray cluster [CAVIAR_ADDRESS, else a Ray started for this].
     json
