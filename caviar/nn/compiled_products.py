@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from caviar.nn.compiled_cache import compiled, compiled_apart
-from caviar.nn.compiled_vectors import HAS_AVX512, I64, VECTOR, Vectors, data, number
+from caviar.nn.compiled_vectors import HAS_AVX512, I64, VECTOR, Vectors, data, number, opaque
 
 Array = np.ndarray
 
@@ -65,7 +65,10 @@ def _tile(vectors: int, is_masked: bool) -> Any:
                 start, loop = (builder.append_basic_block(f"{name}{height}") for name in ("start", "loop"))
                 switch.add_case(number(height), start)
                 builder.position_at_end(start)
-                rows = [builder.gep(a, [builder.mul(number(row), a_row)]) for row in range(height)]
+                # of one pointer LLVM would make all the others, in a chain of additions longer than the products take
+                bases = [
+                    opaque(builder, builder.gep(a, [builder.mul(number(row), a_row)])) for row in range(0, height, 3)
+                ]
                 targets = [builder.gep(c, [builder.mul(number(row), c_row)]) for row in range(height)]
                 places = [[builder.gep(t, [number(v * vector.width)]) for v in range(vectors)] for t in targets]
                 going_on = builder.append_basic_block(f"going_on{height}")
@@ -74,19 +77,18 @@ def _tile(vectors: int, is_masked: bool) -> Any:
                 before = [[vector.load(place, mask) for place in line] for line in places]
                 builder.branch(loop)
                 builder.position_at_end(loop)
-                k = builder.phi(I64)
-                sums = [[builder.phi(vector.type) for _ in range(vectors)] for _ in rows]
-                across, along = builder.mul(k, b_row), builder.mul(k, a_column)
-                right = [
-                    vector.load(builder.gep(b, [builder.add(across, number(v * vector.width))]), mask)
-                    for v in range(vectors)
-                ]
+                k, b_at = builder.phi(I64), builder.phi(b.type)
+                firsts = [builder.phi(a.type) for _ in bases]
+                sums = [[builder.phi(vector.type) for _ in range(vectors)] for _ in range(height)]
+                right = [vector.load(builder.gep(b_at, [number(v * vector.width)]), mask) for v in range(vectors)]
                 added = []
-                for row, line in zip(rows, sums, strict=True):
-                    left = vector.splat(builder.load(builder.gep(row, [along])), vector.element)
+                for row, line in enumerate(sums):
+                    place = builder.gep(firsts[row // 3], [builder.mul(number(row % 3), a_row)])
+                    left = vector.splat(builder.load(place), vector.element)
                     added.append([vector.multiply_add(left, r, s) for r, s in zip(right, line, strict=True)])
-                following = builder.add(k, number(1))
-                changing = [(k, number(0), number(0), following)]
+                following = opaque(builder, builder.add(k, number(1)))  # unrolled, it would need more registers
+                changing = [(k, number(0), number(0), following), (b_at, b, b, builder.gep(b_at, [b_row]))]
+                changing += [(f, base, base, builder.gep(f, [a_column])) for f, base in zip(firsts, bases, strict=True)]
                 for lines in zip(sums, before, added, strict=True):
                     changing += [(phi, vector.zero, old, new) for phi, old, new in zip(*lines, strict=True)]
                 for phi, zero, old, new in changing:

@@ -110,3 +110,10 @@ def data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
 def number(n: int) -> Any:
     """Return a constant."""
     return ir.Constant(I64, n)
+
+
+def opaque(builder: Any, value: Any) -> Any:
+    """Return a value of which the compiler does not know where it comes from; a loop that has one is not unrolled."""
+    call = builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
+    call.attributes.add("convergent")
+    return call
