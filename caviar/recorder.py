@@ -198,7 +198,7 @@ class Recorder:
         if self._is_closing:
             return
         try:
-            self._storage.acquire_lease(self._study, self.owner, LEASE_S)
+            self._storage.prolong_lease(self._study, self.owner, LEASE_S)
             self._leased_at = time.monotonic()
             self._drain()
             self._away_since = None
@@ -207,7 +207,7 @@ class Recorder:
 
     def _renew(self) -> None:
         if time.monotonic() - self._leased_at >= _RENEW_S:
-            self._storage.acquire_lease(self._study, self.owner, LEASE_S)
+            self._storage.prolong_lease(self._study, self.owner, LEASE_S)
             self._leased_at = time.monotonic()
 
     def _write(self, group: list[TrialResult]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -295,6 +296,7 @@ def create_study(
         StudyMismatch: the study exists with other settings; the message says which.
         DataError, SpaceError, SettingsError: these are not valid.
     """
+    seed, epochs = _whole("seed", seed), _whole("epochs", epochs)
     _check_settings(seed, epochs, metric, dtype)
     if space is not None:
         check_space(space)
@@ -436,6 +438,14 @@ def _check_kernel(found: StudySpec) -> None:
             "differ; unset CAVIAR_KERNEL to go on with it"
         )
     kernel_name(found.kernel)
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """Return a whole number of any library as Python's own."""
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise SettingsError(f"{name} must be a whole number, found {value!r}") from None
 
 
 def _check_settings(seed: int | None, epochs: int | None, metric: str | None, dtype: str | None) -> None:

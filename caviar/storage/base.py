@@ -435,6 +435,17 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def prolong_lease(self, study: str, owner: str, ttl_s: float) -> None:
+        """Remain the one writer of a study for `ttl_s` seconds from now.
+
+        A lease that has expired can be prolonged as long as nobody else has taken it.
+
+        Raises:
+            StudyBusy: `owner` does not hold it any more, even if nobody does: what another has written meanwhile must
+                not be written over.
+        """
+
+    @abstractmethod
     def release_lease(self, study: str, owner: str) -> None:
         """Give up the lease; nothing happens where `owner` does not hold it."""
 

@@ -6,6 +6,7 @@ neither a comparison nor its negation; only `!=` matches a value of another type
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ COLUMNS: dict[str, str] = {
 
 Sql = ColumnElement[Any]
 _NEVER: Sql = literal_column("(1 = 0)")
+_ALWAYS: Sql = literal_column("(1 = 1)")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -165,18 +167,25 @@ class Filters:
         kinds = {a.kind, b.kind} - {"any"}
         if len(kinds) > 1:
             self._complain(right.position, f"{str(left)!r} is a {a.kind}, {str(right)!r} is a {b.kind}")
-        kind = kinds.pop() if kinds else "any"
         compare: Callable[[Sql, Sql], Sql] = _OPERATORS[op]
-        if kind == "any":
-            return or_(compare(a.number, b.number), compare(a.text, b.text))
-        return compare(a.text, b.text) if kind == "text" else compare(a.number, b.number)
+        if "any" not in (a.kind, b.kind):
+            return compare(a.text, b.text) if a.kind == "text" else compare(a.number, b.number)
+        parts = [(a.number, b.number)] if "text" not in (a.kind, b.kind) else []
+        if {a.kind, b.kind} <= {"text", "any"}:
+            parts.append((a.text, b.text))
+        tests = [(and_(one.is_not(None), other.is_not(None)), compare(one, other)) for one, other in parts]
+        if op == "!=":
+            tests.append((and_(not_(a.is_null), not_(b.is_null)), _ALWAYS))  # a value of another type differs
+        return case(*tests)
 
     def _in(self, field: Field, name: Name, values: Sequence[Value]) -> Sql:
         lists: dict[int, tuple[Sql, list[Sql]]] = {}
         for value in values:
             of_kind, bound = self._bind(field, name, value)
             lists.setdefault(id(of_kind), (of_kind, []))[1].append(bound)
-        return or_(*(of_kind.in_(bounds) for of_kind, bounds in lists.values()))
+        tests = [(of_kind.is_not(None), of_kind.in_(bounds)) for of_kind, bounds in lists.values()]
+        # by the kind of the trial's value: the other kind is null there, and `or` would make null of false
+        return tests[0][1] if len(tests) == 1 else case(*tests)
 
     def _like(self, field: Field, name: Name, pattern: Value) -> Sql:
         if field.kind not in ("text", "any"):
@@ -207,7 +216,7 @@ class Filters:
                 plain = float(plain)
             except OverflowError:
                 self._complain(value.position, "this number is too large")
-        if self._is_sqlite and field.from_json and isinstance(plain, float):
+        if self._is_sqlite and field.from_json and isinstance(plain, float) and math.isfinite(plain):
             # SQLite reads numbers in JSON less exactly than Python: let it read this one in the same way.
             return field.number, cast(bindparam(None, repr(plain), type_=Text()), Double)
         if isinstance(plain, int):
@@ -219,9 +228,9 @@ class Filters:
             if not isinstance(value.value, str):
                 raise ValueError(value.value)
             moment = datetime.fromisoformat(value.value)
-        except ValueError:
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):  # the latter where UTC is in another age than the text
             self._complain(value.position, f"{str(name)!r} is a time, expected '2026-01-31' or '2026-01-31 13:00'")
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
     def _state(self, value: Value) -> str:
         word = str(value.value).upper()

@@ -60,6 +60,17 @@ def acquire(connection: Connection, study_id: int, study: str, owner: str, ttl: 
         raise _busy(connection.execute(select(_leases).where(_leases.c.study_id == study_id)).one(), study)
 
 
+def prolong(connection: Connection, study_id: int, study: str, owner: str, ttl: timedelta) -> None:
+    """Prolong a lease that `owner` holds; unlike `acquire`, take none that another has held and given up meanwhile.
+
+    Raises:
+        StudyBusy: it has been taken, or given up.
+    """
+    refuse_lost(connection, study_id, study, owner)
+    lease = _leases.update().where(_leases.c.study_id == study_id, _leases.c.owner == owner)
+    connection.execute(lease.values(expires_at=now(connection) + ttl))
+
+
 def refuse_lost(connection: Connection, study_id: int, study: str, owner: str) -> None:
     """Refuse to go on where `owner` does not hold the lease; keep others from taking it to the transaction's end.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
-from operator import index
 from typing import Any
 
 from sqlalchemy.engine import Row
@@ -73,13 +73,13 @@ def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None, *
             codec.finite_or_none(trial.metrics.get("val_loss")),
             codec.encode_params(trial.params),
             codec.encode_metrics(trial.metrics),
-            index(trial.epoch),
+            operator.index(trial.epoch),
             None if trial.seconds is None else float(trial.seconds),
             time(trial.started_at),
             time(trial.finished_at),
             codec.encode_text(trial.parent),
             parent_id,
-            None if trial.parent_epoch is None else index(trial.parent_epoch),
+            None if trial.parent_epoch is None else operator.index(trial.parent_epoch),
             codec.encode_text(trial.error),
             codec.encode_text(trial.traceback),
             codec.encode_text(trial.worker),
@@ -119,7 +119,7 @@ def check_number(number: Any) -> int:
         StorageError: it is no whole number from 0 to 2**32 - 1.
     """
     try:
-        whole = index(number)
+        whole = operator.index(number)
     except TypeError:
         whole = -1
     if not 0 <= whole < schema.NUMBERS:
@@ -183,8 +183,7 @@ def study_row(spec: StudySpec) -> dict[str, Any]:
     for field, column in _DATA_COLUMNS.items():
         row[column] = getattr(spec.data, field)
     for name in ("seed", "epochs", "split_seed"):
-        if row[name] not in _INT64:
-            raise SettingsError(f"{name} must be a whole number of 64 bits, found {row[name]!r}")
+        row[name] = _whole(name, row[name])
     for name in ("metric", "dtype", "kernel", "caviar_version", "data_source", "data_target", "data_fingerprint"):
         row[name] = codec.encode_text(row[name])
     known = {*_SPEC_COLUMNS, "data", "space", "space_version"}
@@ -194,6 +193,16 @@ def study_row(spec: StudySpec) -> dict[str, Any]:
         more["data"] = more_data
     row["settings"] = codec.encode_json(more)
     return row
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)  # else a range would be searched, which takes for ever
+    except TypeError:
+        number = None
+    if number is None or number not in _INT64:
+        raise SettingsError(f"{name} must be a whole number of 64 bits, found {value!r}")
+    return number
 
 
 def space_text(study: str, space: Mapping[str, Any]) -> str:

@@ -315,6 +315,15 @@ class SqlStorage(Storage):
             ),
         )
 
+    def prolong_lease(self, study: str, owner: str, ttl_s: float) -> None:
+        leases.check(owner, ttl_s)
+        self._db.write(
+            f"prolong the lease of {study!r}",
+            lambda connection: leases.prolong(
+                connection, self.study_key(connection, study).id, study, owner, timedelta(seconds=ttl_s)
+            ),
+        )
+
     def release_lease(self, study: str, owner: str) -> None:
         self._db.write(f"release the lease of {study!r}", lambda connection: leases.release(connection, study, owner))
 

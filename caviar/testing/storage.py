@@ -186,6 +186,7 @@ class StorageContract:
             lambda: storage.best_trial("x"),
             lambda: storage.reports("x", 0),
             lambda: storage.acquire_lease("x", "me", 1.0),
+            lambda: storage.prolong_lease("x", "me", 1.0),
         ]
 
         for operation in operations:
@@ -511,6 +512,19 @@ class StorageContract:
         storage.release_lease("digits", "a")
         storage.release_lease("digits", "a")
         storage.acquire_lease("digits", "b", 60.0)
+
+    def test_a_lease_is_prolonged_while_it_is_held(self, storage: Storage) -> None:
+        """Also when it has expired; not once another has had it, even if that one has given it up."""
+        storage.create_study(make_spec())
+        storage.acquire_lease("digits", "a", 1e-6)
+
+        storage.prolong_lease("digits", "a", 1e-6)
+        storage.acquire_lease("digits", "b", 60.0)
+        with pytest.raises(StudyBusy, match="lease of study 'digits' was lost, 'b' holds it now"):
+            storage.prolong_lease("digits", "a", 60.0)
+        storage.release_lease("digits", "b")
+        with pytest.raises(StudyBusy, match="lease of study 'digits' was lost, nobody holds it now"):
+            storage.prolong_lease("digits", "a", 60.0)
 
     @pytest.mark.parametrize("ttl_s", [0.0, -1.0, math.nan, math.inf])
     def test_a_lease_lasts_a_while(self, storage: Storage, ttl_s: float) -> None:
