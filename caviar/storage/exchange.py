@@ -10,6 +10,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, replace
@@ -19,6 +20,7 @@ from typing import Any
 
 from caviar.errors import CaviarError, DataError, DataNotFound, StudyMismatch
 from caviar.records import DataSpec, Direction, StudySpec, Trial, TrialResult
+from caviar.space import SearchSpace
 from caviar.storage import codec
 from caviar.storage.base import Storage
 from caviar.storage.plain import JSON, PLAIN, Record, from_record, to_record
@@ -47,10 +49,16 @@ def export_study(storage: Storage, study: str, path: str | Path) -> int:
 
     Raises:
         StudyNotFound: there is no such study.
-        DataError: the ending is another, or the file cannot be written.
+        DataError: the ending is another, the file cannot be written, or the study was made through Optuna.
     """
     path = _checked(path)
     spec = storage.get_study(study)
+    if not spec.data.source:
+        raise DataError(
+            f"study {study!r} was made through Optuna, whose distributions and attributes these files do not hold; "
+            "copy it with optuna.copy_study, or write its trials as a table: "
+            f"caviar query {shlex.quote(study)} --format csv"
+        )
     header = _header(spec, storage)
     # Written beside the target: replacing is atomic only within one file system.
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -96,7 +104,7 @@ def import_study(storage: Storage, path: str | Path, *, name: str | None = None)
         _store(storage, spec, records, header)
     except CaviarError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"cannot read {str(path)!r} as an export of caviar: {' '.join(str(error).split())}") from error
     return storage.get_study(spec.name)
 
@@ -155,6 +163,8 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
     if spec.name in {summary.spec.name for summary in storage.studies()}:
         raise StudyMismatch(f"study {spec.name!r} exists already; give another with --name, or rename or delete it")
     first, *later = header["spaces"] or [{}]
+    for space in (first, *later):
+        SearchSpace.from_dict(space)
     partial = storage.create_study(replace(spec, name=f"import-{uuid.uuid4().hex[:12]}", space=first)).name
     try:
         for space in later:
@@ -232,9 +242,10 @@ def _write_csv(path: Path, header: Record, storage: Storage, study: str) -> int:
         writer.writerow([*PLAIN, *flat, _MARK, _SPEC])
         for page in storage.pages(study, size=_BATCH):
             for trial in page:
-                row = [_cell(_text_of(trial, name)) for name in PLAIN]
-                row += [_cell(trial.params.get(name)) for name in sorted(params)]
-                row += [_cell(trial.metrics.get(name)) for name in sorted(metrics)]
+                plain = {name: _text_of(trial, name) for name in PLAIN}
+                row = ["" if value is None else _cell(value) for value in plain.values()]
+                row += [_cell(trial.params[name]) if name in trial.params else "" for name in sorted(params)]
+                row += [_cell(trial.metrics[name]) if name in trial.metrics else "" for name in sorted(metrics)]
                 writer.writerow([*row, FORMAT, json.dumps(header) if n == 0 else ""])
                 n += 1
         if n == 0:
@@ -249,8 +260,8 @@ def _text_of(trial: Trial, name: str) -> Any:
 
 def _cell(value: Any) -> str:
     """Return a value as it stands in a cell: a text that would be read as something else is written as JSON."""
-    if value is None:
-        return ""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, str):
         is_plain = bool(value) and codec.is_storable(value) and value == value.strip() and "\r" not in value
         if is_plain and value[0] != '"' and isinstance(_value(value), str):
@@ -262,7 +273,7 @@ def _cell(value: Any) -> str:
 def _value(cell: str) -> Any:
     if cell == "":
         return None
-    if cell[0] == '"':
+    if cell[0] == '"' or cell in ("null", "true", "false"):
         return json.loads(cell)
     for kind in (int, float):
         try:
@@ -292,8 +303,8 @@ def _read_csv(path: Path) -> Iterator[Record]:
             for name in _REAL:
                 record[name] = None if record[name] is None else float(record[name])
             for scope in ("params", "metrics"):
-                cells = {name.partition(".")[2]: _value(row[name]) for name in flat if name.startswith(f"{scope}.")}
-                told = {name: value for name, value in cells.items() if value is not None}
+                here = [name for name in flat if name.startswith(f"{scope}.") and row[name]]
+                told = {name.partition(".")[2]: _value(row[name]) for name in here}
                 record[scope] = codec.encode_params(told) if scope == "params" else codec.encode_metrics(told)
             yield record
 

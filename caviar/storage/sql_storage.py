@@ -95,7 +95,8 @@ class SqlStorage(Storage):
         try:
             self._db.write(f"create study {spec.name!r}", work)
         except StorageError as error:
-            if isinstance(error.__cause__, exc.IntegrityError):  # another process was faster
+            cause = error.__cause__
+            if isinstance(cause, exc.IntegrityError) and "unique" in str(cause.orig).lower():  # another was faster
                 raise StudyMismatch(
                     f"study {spec.name!r} exists already; choose another name, or continue it"
                 ) from error

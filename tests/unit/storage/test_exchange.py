@@ -19,13 +19,18 @@ from caviar.storage.exchange import export_study, import_study
 from caviar.storage.optuna_import import import_from_optuna
 from caviar.testing.storage import AWKWARD_FLOATS, AWKWARD_TEXTS, make_result, make_spec, make_trial, same
 
+#: What stands in a cell as some other value would.
+ODD = {"yes": True, "no": False, "none": None, "a": "true", "b": "false", "c": "null", "d": "True", "e": ""}
+
 
 def _fill(storage: Storage) -> None:
     storage.create_study(make_spec(seed=5))
     storage.add_space("digits", {"layers": 2})
     texts = {f"t{i}": text for i, text in enumerate(AWKWARD_TEXTS)}
     floats = {f"f{i}": value for i, value in enumerate(AWKWARD_FLOATS)}
-    awkward = make_trial(1, params={**texts, **floats, "n": 1, "s": "1", "x": "1e5", "inf": "inf"}, metrics=floats)
+    awkward = make_trial(
+        1, params={**texts, **floats, "n": 1, "s": "1", "x": "1e5", "inf": "inf", **ODD}, metrics=floats
+    )
     trials = [make_result(0), TrialResult(trial=awkward, reports=Reports(2, ("m",), np.array([[math.nan], [0.1]])))]
     child = make_trial(98, parent="digits/0", parent_epoch=2, space_version=2, value=math.inf)
     trials += [TrialResult(trial=child), TrialResult(trial=make_trial(99, parent="gone/3"))]
@@ -106,6 +111,47 @@ def test_a_taken_name_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StudyMismatch):
         import_study(storage, tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"epoch": 3', '"epoch": 9999999999999999999'),
+        ('"first_epoch":1', '"first_epoch":Infinity'),
+        ('"value": 0.9', f'"value": 1{"0" * 400}'),
+        ('"started_at": null', '"started_at": "0001-01-01T00:00:00+05:00"'),
+        ('"params": {', f'"params": {{"deep": {"[" * 100_000}{"]" * 100_000}, '),
+        ('"seed": 5', '"seed": 7.0'),
+        ('"dtype": "float32"', '"dtype": null'),
+        ('"spaces": [', '"spaces": [{"a": {"bogus": 1}}, '),
+    ],
+)
+def test_a_damaged_value_is_one_line(tmp_path: Path, old: str, new: str) -> None:
+    """Whatever stands in a file, it is refused with a message, and nothing of it is kept."""
+    storage, other = open_storage("sqlite://"), open_storage("sqlite://")
+    _fill(storage)
+    path = tmp_path / "x.jsonl"
+    export_study(storage, "digits", path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+    with pytest.raises(CaviarError) as raised:
+        import_study(other, path)
+
+    assert "\n" not in str(raised.value) and "exists" not in str(raised.value)
+    assert other.studies() == []
+
+
+def test_a_study_of_optuna_is_not_exported(tmp_path: Path) -> None:
+    """Its distributions, attributes and objectives would be lost: the message says what to do instead."""
+    url = f"sqlite:///{tmp_path}/o.db"
+    optuna.create_study(storage=optuna_storage(url), study_name="o", directions=["minimize", "maximize"])
+
+    with pytest.raises(DataError, match=r"made through Optuna.*caviar query o --format csv"):
+        export_study(open_storage(url), "o", tmp_path / "o.jsonl")
+
+    assert not (tmp_path / "o.jsonl").exists()
 
 
 def test_a_broken_file_leaves_nothing_behind(tmp_path: Path) -> None:
