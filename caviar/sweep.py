@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from caviar.errors import ExecutorError, SliceLost, StorageUnreachable, SweepBroken
+from caviar.errors import ExecutorError, PandaBusy, SliceLost, StorageUnreachable, SweepBroken
 from caviar.execution.base import Executor, Job, Slice, TrialOutcome, TrialTask
 from caviar.execution.planner import Planner
 from caviar.ledger import Ledger
@@ -19,7 +19,7 @@ from caviar.records import Direction, Intervention, Reason, Status, StudySpec, T
 from caviar.search.sampler import TrialSampler
 from caviar.space import SearchSpace
 from caviar.storage.base import Storage
-from caviar.storage.holder import new_holder
+from caviar.storage.holder import is_dead, new_holder
 from caviar.storage.spool import DEFAULT_FOLDER, Spool
 from caviar.training.dataset import Dataset
 from caviar.training.state import TrainState
@@ -384,7 +384,12 @@ class _Sweep:
                 self._refuse(request, "this sweep does not train it")
 
     def _give_away(self, task: TrialTask, request: Intervention) -> None:
+        """Hand a trial over, or keep it where nobody waits for it any more."""
         assert self.hand_over is not None
+        if is_dead(str(request.arguments.get("holder"))):
+            self._refuse(request, "whoever asked for it has ended")
+            self.pool.append(task)
+            return
         number = task.number
         begun = self.begun.pop(number, None)
         trial = (
@@ -403,7 +408,13 @@ class _Sweep:
         answer = replace(
             request, status=Status.APPLIED, message=message, epoch=trial.epoch, applied_at=datetime.now(UTC)
         )
-        self.hand_over(trial, task.state, answer)
+        try:
+            self.hand_over(trial, task.state, answer)
+        except PandaBusy:  # the request was withdrawn
+            self.pool.append(task)
+            if begun:
+                self.begun[number] = begun
+            return
         del self.space_versions[number]
         self.babysat.add(number)
         self.counts[TrialState.WAITING] -= 1

@@ -57,18 +57,22 @@ class LiveRun:
         on_event: Callable[[str], None],
     ) -> None:
         self.storage, self.spec, self.root = storage, spec, root
-        self._session, self._trainer, self._on_event = session, trainer, on_event
+        self._trainer, self._on_event = trainer, on_event
         self._owner = new_holder()
         self._in_force: tuple[Course, dict[str, Any]] | None = None
         self.trial: Trial = storage.get_trial(spec.name, session.number)
-        self.policy = Policy(**session.settings.get("checkpoints", {}))
-        self._rules = make_rules(session.settings.get("rules", {}))
+        self._take_settings(session)
         self.shelf = Shelf(root, spec, self.trial.number)
         self.is_paused = False
         #: Ended for good: it has all its epochs, was stopped, or diverged.
         self.is_over = False
         #: The epoch with the best value of the study's metric so far.
         self.best_epoch: int | None = None
+
+    def _take_settings(self, session: Session) -> None:
+        self._session = session
+        self.policy = Policy(**session.settings.get("checkpoints", {}))
+        self._rules = make_rules(session.settings.get("rules", {}))
 
     @property
     def params(self) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class PandaSession(LiveRun):
         session: of the trial, as it is in the database.
         trainer: trains.
         root: the checkpoint folder.
-        first: settings to change before anything else.
+        first: params to change before anything else.
+        settings: of the session, to replace once it is this process that babysits the trial.
         author: who calls the verbs here, for the log.
         on_event: called with each thing that people should know, as one line.
         is_interrupted: asked now and then; once it is true the iteration ends, with a checkpoint.
@@ -60,12 +61,13 @@ class PandaSession(LiveRun):
         root: Path,
         *,
         first: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         author: str | None = None,
         on_event: Callable[[str], None] = lambda line: None,
         is_interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(storage, spec, session, trainer, root, on_event)
-        self._first = dict(first or {})
+        self._first, self._settings = dict(first or {}), settings
         self._author, self._is_interrupted = author, is_interrupted
         self._has_left = False
         #: Where the rules were asked last: the segment and its epoch.
@@ -235,9 +237,11 @@ class PandaSession(LiveRun):
                 f"{self.trial.name} has just been ended by another process, as {self.trial.state}; start it once more "
                 "to go on with a new trial"
             )
+        if self._settings:
+            self.storage.sessions.configure(self.spec.name, self.trial.number, self._settings)
         session = self.storage.sessions.get(self.spec.name, self.trial.number)
         assert session is not None
-        self._session = session
+        self._take_settings(session)
         self.shelf.sweep_out(self.storage.sessions.checkpoints(self.spec.name, self.trial.number))
 
     def _take_first(self) -> None:

@@ -6,11 +6,12 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from caviar.errors import CheckpointError, PandaBusy, RequestRejected, StudyBusy
+from caviar.errors import CheckpointError, PandaBusy, RequestRejected, StorageError, StudyBusy
 from caviar.execution.base import Executor
 from caviar.panda.course import check_set
 from caviar.panda.found import found_trial, fresh_params, keep_start
@@ -133,6 +134,24 @@ class Nursery:
             CheckpointError: its last state cannot be had.
             KeyboardInterrupt: interrupted while waiting for the sweep.
         """
+        trial = self.storage.get_trial(self.spec.name, number)
+        if (
+            not trial.state.is_finished
+        ):  # before a sweep gives it away; a child is made only once all is known to be right
+            _check_wishes(changes, horizon)
+            horizon.total(trial.epoch, self.spec.epochs)
+        requests: list[Intervention] = []
+        try:
+            return self._take(number, changes, horizon, requests)
+        except BaseException:
+            for asked in requests:
+                self._withdraw(asked)
+            raise
+
+    def _take(
+        self, number: int, changes: Mapping[str, Any], horizon: Horizon, requests: list[Intervention]
+    ) -> PandaSession:
+        """See :meth:`take`; a request to a sweep is added to `requests`."""
         asked: Intervention | None = None
         was_rejected = False
         while True:
@@ -142,10 +161,11 @@ class Nursery:
                 return self._child(trial, changes, horizon)
             if session is not None:
                 return self._go_on(trial, changes, horizon)
-            if self._adopt(trial, asked):
+            if self._adopt(trial, None if was_rejected else asked):
                 continue
             if asked is None:
                 asked = self._ask_sweep(trial)
+                requests.append(asked)
             answer = self.storage.sessions.intervention(self.spec.name, number, asked.token)
             if answer is not None and answer.status is Status.REJECTED and was_rejected:
                 raise RequestRejected(f"the sweep keeps {trial.name}: {answer.message}")
@@ -155,6 +175,20 @@ class Nursery:
                 raise KeyboardInterrupt
             time.sleep(_POLL_S)
 
+    def _withdraw(self, asked: Intervention) -> None:
+        """Take a request back; where it is too late for that, say so."""
+        with suppress(StorageError):
+            if self.storage.sessions.withdraw(asked):
+                self.on_event(f"the request for {asked.trial} is withdrawn: its sweep keeps it")
+                return
+            answer = self.storage.sessions.intervention(
+                self.spec.name, int(asked.trial.rpartition("/")[2]), asked.token
+            )
+            if answer is not None and answer.status is Status.APPLIED:
+                self.on_event(
+                    f"{asked.trial} has left its sweep and waits; go on with: caviar panda start {asked.trial}"
+                )
+
     def _settings(self, epochs: int | None) -> dict[str, Any]:
         rules = make_rules(DEFAULT_RULES if self.rules is None else self.rules)
         return {
@@ -163,7 +197,9 @@ class Nursery:
             "rules": {name: asdict(rule) for name, rule in rules.items()},
         }
 
-    def _session(self, number: int, first: Mapping[str, Any]) -> PandaSession:
+    def _session(
+        self, number: int, first: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+    ) -> PandaSession:
         session = self.storage.sessions.get(self.spec.name, number)
         assert session is not None
         return PandaSession(
@@ -173,6 +209,7 @@ class Nursery:
             self.trainer(number),
             self.root,
             first=first,
+            settings=settings,
             author=self.author,
             on_event=self.on_event,
             is_interrupted=self.is_interrupted,
@@ -184,9 +221,7 @@ class Nursery:
 
     def _child(self, parent: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
         """Add a trial that goes on where a finished one ended, which stays as it is."""
-        settings = check_set(changes, epochs_done=parent.epoch) if changes else {}
-        if "epochs" in settings and horizon.is_given:
-            raise RequestRejected("epochs are given twice: among the settings, and besides them")
+        settings = _check_wishes(changes, horizon, epochs_done=parent.epoch)
         epochs = settings.pop("epochs", horizon.total(parent.epoch, parent.epoch + self.spec.epochs))
         params = {**parent.params, **settings}
         state = self._last_state(parent)
@@ -205,7 +240,7 @@ class Nursery:
         return self._session(made.number, {})
 
     def _go_on(self, trial: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
-        first = check_set(changes) if changes else {}
+        first = _check_wishes(changes, horizon)
         session = self.storage.sessions.get(self.spec.name, trial.number)
         assert session is not None
         shelf = Shelf(self.root, self.spec, trial.number)
@@ -220,9 +255,7 @@ class Nursery:
         changed = {
             name: settings[name] for name, value in given.items() if value is not None or name not in session.settings
         }
-        if changed:
-            self.storage.sessions.configure(self.spec.name, trial.number, changed)
-        return self._session(trial.number, first)
+        return self._session(trial.number, first, changed)
 
     def _adopt(self, trial: Trial, asked: Intervention | None) -> bool:
         """Make a trial that no coordinator looks after a babysat one; return whether that was so."""
@@ -247,7 +280,14 @@ class Nursery:
     def _ask_sweep(self, trial: Trial) -> Intervention:
         self.on_event(f"asked the sweep of {self.spec.name!r} for {trial.name}; it hands over at the end of a slice")
         return self.storage.sessions.ask(
-            Intervention(trial=trial.name, token=uuid.uuid4().hex, kind="take", author=self.author)
+            Intervention(
+                trial=trial.name,
+                token=uuid.uuid4().hex,
+                kind="take",
+                # so that the sweep keeps it where whoever asked has died
+                arguments={"holder": new_holder()},
+                author=self.author,
+            )
         )
 
     def _last_state(self, trial: Trial) -> TrainState:
@@ -265,7 +305,11 @@ class Nursery:
             )
         if trial.epoch:
             self.on_event(f"training {trial.name} again to its epoch {trial.epoch}")
-        again = trainer.advance(None, trial.params, trial.epoch)
+        again = trainer.advance(None, trial.params, min(trial.epoch, 1))
+        while again.state is not None and again.state.epoch < trial.epoch:
+            if self.is_interrupted():
+                raise KeyboardInterrupt
+            again = trainer.advance(again.state, trial.params, again.state.epoch + 1)
         if again.state is None:
             raise CheckpointError(
                 f"training {trial.name} again diverged: it was trained on other data or another machine"
@@ -292,3 +336,15 @@ class Nursery:
                     "processors and versions differ in the last bits"
                 )
                 return
+
+
+def _check_wishes(changes: Mapping[str, Any], horizon: Horizon, *, epochs_done: int = 0) -> dict[str, Any]:
+    """Return the settings to change at once with their types put right.
+
+    Raises:
+        RequestRejected: one is not adjustable or not valid, or epochs are given twice.
+    """
+    settings = check_set(changes, epochs_done=epochs_done) if changes else {}
+    if "epochs" in settings and horizon.is_given:
+        raise RequestRejected("epochs are given twice: among the settings, and besides them")
+    return settings

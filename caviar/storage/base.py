@@ -175,6 +175,10 @@ class Sessions(ABC):
         """
 
     @abstractmethod
+    def withdraw(self, intervention: Intervention) -> bool:
+        """Reject a request on behalf of whoever asked, unless it has been answered; return whether that was so."""
+
+    @abstractmethod
     def intervention(self, study: str, number: int, token: str) -> Intervention | None:
         """Return the request of that token, or None."""
 

@@ -75,10 +75,13 @@ class SqlSessions(Sessions):
                 raise PandaBusy(f"trial {trial.name!r} is {state}: a finished trial is not changed")
             if connection.execute(select(_sessions.c.trial_id).where(_sessions.c.trial_id == trial_id)).first():
                 raise PandaBusy(f"trial {trial.name!r} is babysat already; see `caviar panda status {trial.name}`")
+            if answer is not None:
+                asked = _find(connection, trial_id, answer.token, trial.name)
+                if asked is not None and asked.status is not Status.ASKED:
+                    raise PandaBusy(f"the request for {trial.name!r} has been answered: {asked.message}")
+                _put_intervention(connection, trial_id, answer)
             self._storage.put_results(connection, trial.study, [TrialResult(trial=trial)])
             self._insert_session(connection, trial_id, trial, settings)
-            if answer is not None:
-                _put_intervention(connection, trial_id, answer)
             if start is not None:
                 connection.execute(insert(_checkpoints).values(**_checkpoint_values(start, trial_id)))
 
@@ -282,6 +285,21 @@ class SqlSessions(Sessions):
                 _go_back(connection, trial_id, rollback_to)
 
         self._db.write(f"answer {intervention.kind} of trial {intervention.trial!r}", work)
+
+    def withdraw(self, intervention: Intervention) -> bool:
+        study, number = _split(intervention.trial)
+
+        def work(connection: Connection) -> bool:
+            of = _interventions.c
+            withdrawn = connection.execute(
+                update(_interventions)
+                .where(of.trial_id == self._trial_id(connection, study, number), of.token == intervention.token)
+                .where(of.status == Status.ASKED)
+                .values(status=Status.REJECTED, message="withdrawn", applied_at=datetime.now(UTC))
+            )
+            return withdrawn.rowcount > 0
+
+        return self._db.write(f"withdraw a request to trial {intervention.trial!r}", work)
 
     def intervention(self, study: str, number: int, token: str) -> Intervention | None:
         def work(connection: Connection) -> Intervention | None:

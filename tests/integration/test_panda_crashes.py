@@ -389,9 +389,22 @@ def test_a_second_panda_on_the_same_trial_is_refused(study: Study) -> None:
     """The message says who has it; the first goes on."""
     with study.panda(epochs=5) as panda:
         next(panda)
+        before = study.storage.sessions.get("s", 0)
         with pytest.raises(PandaBusy, match=f"babysat by .*:{os.getpid()}"):
-            study.panda(0).__enter__()
+            study.panda(0, rules={"patience": {"epochs": 1}}, checkpoints=Policy(keep=1)).__enter__()
+        assert study.storage.sessions.get("s", 0) == before
         assert [report.epoch for report in panda] == [2, 3, 4, 5]
+
+
+def test_new_rules_and_policy_hold_from_the_next_start_on(study: Study) -> None:
+    """What a start asks for replaces what the trial was babysat by."""
+    with study.panda(epochs=9, checkpoints=Policy(keep=3)) as panda:
+        next(panda)
+    with study.panda(0, rules={"patience": {"epochs": 2, "improvement": 0.99}}, checkpoints=Policy(keep=2)) as panda:
+        epochs = [report.epoch for report in panda]
+
+    assert panda.policy.keep == 2
+    assert epochs[-1] < 9 and panda.interventions[-1].author == "rule:patience"
 
 
 FULL_DISK = """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 import caviar
+from caviar.errors import PandaBusy, RequestRejected
 from caviar.execution import planner
 from caviar.records import Intervention, Status, Trial, TrialState
 from caviar.storage import Storage, open_storage
@@ -167,3 +170,62 @@ def test_a_panda_born_during_a_sweep_takes_a_number_behind_it(storage: Storage) 
 
     assert born == [8]
     assert [bits(storage, t) for t in study.trials()[:8]] == [bits(storage, t) for t in whole.trials()]
+
+
+def waiting_study(storage: Storage) -> Study:
+    """Return a study with a trial that waits for the sweep of another process."""
+    study = make_study(storage, "s")
+    params = {"learning_rate": 0.01, "hidden_units": 8}
+    storage.add_trials("s", [Trial(study="s", number=0, state=TrialState.WAITING, params=params)])
+    storage.acquire_lease("s", "another sweep", 60)
+    return study
+
+
+@pytest.mark.parametrize("wish", [{"params": {"foo": 1}}, {"epochs": 0}, {"params": {"epochs": 3}, "epochs": 4}])
+def test_a_wish_that_is_not_valid_takes_nothing(storage: Storage, wish: dict[str, object]) -> None:
+    """It is refused before the sweep is asked, which keeps the trial."""
+    study = waiting_study(storage)
+
+    with pytest.raises(RequestRejected):
+        study.panda(0, **wish)  # type: ignore[arg-type]
+
+    assert storage.sessions.interventions("s", 0) == []
+
+
+def test_who_stops_waiting_withdraws_the_request(storage: Storage) -> None:
+    """Interrupted while the sweep has not answered, a panda leaves no request behind, and says so."""
+    study, said = waiting_study(storage), []
+
+    with pytest.raises(KeyboardInterrupt):
+        study.panda(0, is_interrupted=lambda: True, on_event=said.append)
+
+    (asked,) = storage.sessions.interventions("s", 0)
+    assert (asked.status, asked.message) == (Status.REJECTED, "withdrawn")
+    assert "withdrawn" in said[-1]
+    with pytest.raises(PandaBusy, match="withdrawn"):  # a sweep that hands over at this very moment
+        storage.sessions.adopt(storage.get_trial("s", 0), {}, answer=asked)
+    assert storage.sessions.get("s", 0) is None
+
+
+def test_a_sweep_gives_nothing_to_the_dead(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of a process that has been killed is refused, and the sweep trains all its trials."""
+    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    study = make_study(storage, "s")
+    code = "from caviar.storage.holder import new_holder; print(new_holder())"
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    asked: list[Intervention] = []
+
+    def ask_of_the_dead(progress: SweepProgress) -> None:
+        if not asked:
+            wait_until(lambda: bool(storage.trials("s", where="state = 'WAITING'")))
+            name = storage.trials("s", where="state = 'WAITING'")[-1].name
+            asked.append(
+                storage.sessions.ask(Intervention(trial=name, token="t", kind="take", arguments={"holder": dead}))
+            )
+
+    study.sweep(8, n_workers=0, on_progress=ask_of_the_dead)
+
+    assert study.summary().counts == {TrialState.COMPLETE: 8}
+    answer = storage.sessions.intervention("s", int(asked[0].trial.rpartition("/")[2]), "t")
+    assert answer is not None
+    assert (answer.status, answer.message) == (Status.REJECTED, "whoever asked for it has ended")
