@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
+from caviar.errors import StorageUnreachable
 from caviar.storage import Storage
 
 #: How often the database is asked whether there is a request.
@@ -51,8 +53,9 @@ class Listener:
     def _run(self) -> None:
         try:
             while not self._closed.wait(_LOOK_S):
-                if not self._heard.is_set() and self._sessions.asked(*self._trial):
-                    self._heard.set()
+                with suppress(StorageUnreachable):  # the scribe says so, and gives up if that lasts
+                    if not self._heard.is_set() and self._sessions.asked(*self._trial):
+                        self._heard.set()
         except BaseException as error:  # noqa: BLE001 - raised by the next call of the other thread
             self._error = error
             self._heard.set()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from caviar.errors import CheckpointError, PandaBusy
+from caviar.errors import CheckpointError, PandaBusy, StorageUnreachable
 from caviar.panda.shelf import Policy, Shelf
 from caviar.records import Intervention, Params, StoredCheckpoint, TrialResult
 from caviar.storage import Storage
@@ -16,6 +16,9 @@ from caviar.training.state import TrainState
 
 LEASE_S = 15.0
 _RENEW_S = LEASE_S / 3
+#: How long a database may be away, and how often it is asked meanwhile.
+_PATIENCE_S = 120.0
+_RETRY_S = 0.5
 #: States that wait to be written; where the disk is slower than training, training waits for it.
 _WAITING_STATES = 8
 
@@ -41,7 +44,8 @@ class Scribe:
 
     Promises: a file is whole on the disk before the database knows of it, and is removed only after the database has
     forgotten it. A checkpoint that cannot be written is told to `on_trouble`, and the rest of its entry is written all
-    the same. Any other error ends the thread, and is raised by the next call.
+    the same. A database that does not answer is told too, and waited for. Any other error ends the thread, and is
+    raised by the next call.
 
     Args:
         storage: the trial database.
@@ -117,9 +121,28 @@ class Scribe:
             self._renewed_at = time.monotonic()
             return
         try:
-            work()
+            self._patiently(work)
         except BaseException as error:  # noqa: BLE001 - raised by the next call of the other thread
             self._error = error
+
+    def _patiently(self, work: Callable[[], None]) -> None:
+        """Do some work, again and again for a while where the database does not answer."""
+        deadline = None
+        while True:
+            try:
+                work()
+            except StorageUnreachable as error:
+                now = time.monotonic()
+                if deadline is None:
+                    deadline = now + _PATIENCE_S
+                    self._on_trouble(f"{error}; training goes on, what it brings is written when the database answers")
+                if now >= deadline:
+                    raise
+                time.sleep(_RETRY_S)
+            else:
+                if deadline is not None:
+                    self._on_trouble("the database answers again")
+                return
 
     def _renew(self) -> None:
         self._sessions.renew(*self._trial, self._owner, LEASE_S)

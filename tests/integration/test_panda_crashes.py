@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,6 +29,9 @@ from caviar.testing.panda import (
     stored_state,
     write_table,
 )
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Server
 
 DEADLINE_S = 120.0
 N_KILLS = 20
@@ -394,6 +397,25 @@ def test_a_second_panda_on_the_same_trial_is_refused(study: Study) -> None:
             study.panda(0, rules={"patience": {"epochs": 1}}, checkpoints=Policy(keep=1)).__enter__()
         assert study.storage.sessions.get("s", 0) == before
         assert [report.epoch for report in panda] == [2, 3, 4, 5]
+
+
+@pytest.mark.postgres
+def test_a_database_that_restarts_is_waited_for(server: Server, make_study: Callable[..., Study]) -> None:
+    """Training goes on meanwhile, people are told, and nothing is missing in the end."""
+    study, said = make_study(server.url), []
+    with study.panda(epochs=9, on_event=said.append) as panda:
+        next(panda)
+        panda.set(learning_rate=0.01)
+        server.stop()
+        epochs = [next(panda).epoch for _ in range(3)]
+        server.start()
+        epochs += [report.epoch for report in panda]
+
+    assert epochs == list(range(2, 10))
+    assert any("training goes on" in line for line in said) and "the database answers again" in said
+    assert study.trials()[0].state is TrialState.COMPLETE
+    assert len(study.storage.reports("s", 0)) == 9
+    assert study.replay(0).is_identical
 
 
 def test_new_rules_and_policy_hold_from_the_next_start_on(study: Study) -> None:

