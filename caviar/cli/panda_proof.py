@@ -75,6 +75,8 @@ def _lines(comparison: Comparison, spec: StudySpec) -> list[str]:
 
 
 def _verdict(comparison: Comparison, spec: StudySpec) -> str:
+    if comparison.trouble is not None:
+        return f"cannot be compared: {comparison.trouble}"
     after = f"after {comparison.epochs} epoch{'' if comparison.epochs == 1 else 's'}"
     if comparison.has_diverged:
         also = "has, too" if comparison.control is None else "has not"
@@ -93,6 +95,7 @@ def _row(comparison: Comparison, spec: StudySpec) -> dict[str, Any]:
         "helped": comparison.has_helped(spec),
         "with": finite(actual),
         "without": finite(control),
+        "trouble": comparison.trouble,
         "difference": None if control is None else finite(_difference(actual, control)),
     }
 

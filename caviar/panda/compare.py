@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from caviar.errors import RequestRejected
+from caviar.errors import CheckpointError, RequestRejected
 from caviar.panda.course import STEERING, Course, place_after
 from caviar.panda.replay import babysat
 from caviar.panda.retrace import Passed, Retrace, RunDiverged
 from caviar.panda.revive import applied_of, start_state
 from caviar.panda.shelf import Shelf
 from caviar.panda.start import Nursery
+from caviar.panda.trainer import Trainer
 from caviar.records import Direction, Intervention, Reason, StudySpec
 from caviar.training.state import Point, TrainState
 
@@ -25,10 +26,12 @@ class Comparison:
     epochs: int
     #: Metrics of the run's last epoch.
     actual: Mapping[str, float]
-    #: Metrics of the control's last epoch; None where it diverged.
+    #: Metrics of the control's last epoch; None where it diverged, or could not be made.
     control: Mapping[str, float] | None
     #: The run itself ended by diverging.
     has_diverged: bool = False
+    #: Why the control could not be made; None where it could.
+    trouble: str | None = None
 
     def gain(self, metric: str) -> float | None:
         """Return actual minus control."""
@@ -36,6 +39,8 @@ class Comparison:
 
     def has_helped(self, spec: StudySpec) -> bool | None:
         """Return whether the run is better for it by the study's metric; None where that cannot be told."""
+        if self.trouble is not None:
+            return None
         if self.has_diverged:
             return None if self.control is None else False
         if self.control is None:
@@ -52,6 +57,7 @@ class _Moment:
 
     passed: Passed
     saved: dict[Point, TrainState]
+    history: dict[int, dict[str, float]]
 
 
 def compare(nursery: Nursery, number: int) -> list[Comparison]:
@@ -59,7 +65,8 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
 
     The control branch has all that was done before, leaves one intervention out, and has all that was done after, as
     many epochs later as it was done then. Where the intervention was a rollback, the control goes on instead of going
-    back, for as many epochs as the run was trained after it.
+    back, for as many epochs as the run was trained after it; a later rollback to where both have been brings it back to
+    the run's epochs. A control that cannot be made is told in its comparison.
 
     Raises:
         TrialNotFound: it is not babysat.
@@ -77,7 +84,7 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
 
     def look(passed: Passed, step: Intervention | None) -> None:
         if step is not None and step.sequence is not None:
-            moments[step.sequence] = _Moment(passed, dict(run.saved))
+            moments[step.sequence] = _Moment(passed, dict(run.saved), dict(run.history))
 
     run = Retrace(trainer, start, steps, (trial.epoch, 0), look)
     run.run()
@@ -94,38 +101,63 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
     for index, step in enumerate(steps):
         if set(step.arguments) == {"epochs"}:
             continue  # it decides when to end, not what is learnt
-        moment = moments[step.sequence or 0]
-        goes_on_at = place_after(step)[0]
-        # without a rollback, all that follows lies so many epochs further on
-        shift = moment.passed.state.epoch - goes_on_at if step.kind == "rollback" else 0
-        later = [_shifted(other, shift, goes_on_at) for other in steps[index + 1 :]]
-        control = Retrace(trainer, moment.passed, later, (end + shift, 0), saved=moment.saved)
-        try:
-            control.run()
-        except RunDiverged:
-            found = None
-        else:
-            found = control.history.get(end + shift)
+        control, trouble = _control(trainer, moments[step.sequence or 0], steps[index:], end)
         comparisons.append(
             Comparison(
                 intervention=step,
                 epochs=_epochs_after(steps[index:], end),
                 actual=actual,
                 has_diverged=has_diverged,
-                control=found,
+                control=control,
+                trouble=trouble,
             )
         )
     return comparisons
 
 
-def _shifted(step: Intervention, shift: int, since: int) -> Intervention:
-    """Return an intervention so many epochs later; a rollback goes to where it went, unless that has moved too."""
-    if not shift:
-        return step
-    after = step.after
-    if step.kind == "rollback" and after is not None and after["epoch"] >= since:
-        after = {**after, "epoch": after["epoch"] + shift}
-    return replace(step, epoch=(step.epoch or 0) + shift, after=after)
+def _control(
+    trainer: Trainer, moment: _Moment, steps: Sequence[Intervention], end: int
+) -> tuple[Mapping[str, float] | None, str | None]:
+    """Train a run without the first of some interventions; return its last metrics, or why there are none.
+
+    Both are None where it diverged.
+    """
+    later, shift = _without(steps, moment.passed.state.point)
+    control = Retrace(trainer, moment.passed, later, (end + shift, 0), saved=moment.saved, history=moment.history)
+    try:
+        control.run()
+    except RunDiverged:
+        return None, None
+    except CheckpointError as error:
+        return None, str(error)
+    found = control.history.get(end + shift)
+    return found, None if found is not None else f"without it, epoch {end + shift} was not completed"
+
+
+def _without(steps: Sequence[Intervention], left_at: Point) -> tuple[list[Intervention], int]:
+    """Return the interventions after the first, where they are without it, and by how many epochs the end moves.
+
+    Without a rollback, all that follows lies so many epochs further on, until another rollback goes to where that one
+    went, or behind it: what is there was trained before both, and is the same with it and without it.
+
+    Args:
+        steps: the one that is left out, and those after it.
+        left_at: where the run was when it was applied.
+    """
+    went_to = place_after(steps[0])
+    shift = left_at[0] - went_to[0] if steps[0].kind == "rollback" else 0
+    later = []
+    for step in steps[1:]:
+        moved = replace(step, epoch=(step.epoch or 0) + shift)
+        if step.kind == "rollback" and step.after is not None:
+            if place_after(step) <= went_to:
+                shift = 0
+            else:
+                # nothing before the moment itself belongs to the control alone
+                epoch, batch = max((step.after["epoch"] + shift, step.after["batch"]), left_at if shift else (0, 0))
+                moved = replace(moved, after={**step.after, "epoch": epoch, "batch": batch})
+        later.append(moved)
+    return later, shift
 
 
 def _epochs_after(steps: list[Intervention], end: int) -> int:

@@ -37,6 +37,7 @@ class Retrace:
         until: where to end.
         on_point: called with each epoch's end that is reached, and with each state that an intervention is applied to.
         saved: states that lie behind the start, to which a rollback may go.
+        history: metrics by epoch that lie behind the start.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Retrace:
         until: Point,
         on_point: Callable[[Passed, Intervention | None], None] = lambda passed, intervention: None,
         saved: Mapping[Point, TrainState] | None = None,
+        history: Mapping[int, dict[str, float]] | None = None,
     ) -> None:
         self._trainer, self._now = trainer, start
         self._steps = [i for i in interventions if i.kind in STEERING]
@@ -55,7 +57,7 @@ class Retrace:
         #: States that a rollback goes to, by their place.
         self.saved = dict(saved or {})
         #: Metrics by epoch, on the timeline that is in force.
-        self.history: dict[int, dict[str, float]] = {}
+        self.history = dict(history or {})
 
     def run(self) -> Passed:
         """Go to the end.
@@ -84,6 +86,8 @@ class Retrace:
             )
         self._now = Passed(state, now.course if target[1] else now.course.at_epoch_start())
         self.history = {epoch: metrics for epoch, metrics in self.history.items() if epoch <= target[0]}
+        # what lies further on is of a timeline that was left
+        self.saved = {point: saved for point, saved in self.saved.items() if point <= target}
 
     def _go(self, until: Point) -> None:
         while True:

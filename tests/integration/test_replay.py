@@ -171,6 +171,97 @@ def test_the_control_of_a_rollback_goes_on_for_as_many_epochs(study: Study) -> N
     assert found.epochs == 8
 
 
+def train_within(panda: PandaSession, n_batches: int) -> None:
+    """Train some mini-batches of the epoch under way, as the session itself does between two looks at its requests."""
+    advanced = panda._trainer.advance(panda.state, panda.course.params, (panda.epoch, panda.state.batch + n_batches))
+    assert advanced.state is not None
+    panda.state = advanced.state
+
+
+def test_two_rollbacks_to_one_epoch_are_compared(study: Study) -> None:
+    """The second throws away what the first has led to, whatever that was, but for its settings."""
+    branches = []
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 8:
+            train_within(panda, 2)
+            panda.rollback(epoch=5)
+        elif n == 10:  # epoch 7
+            branches.append(panda.branch(epochs=0))
+            panda.rollback(epoch=5, learning_rate=0.003)
+
+    went_back = babysit(study, steer, epochs=12)
+    alone = go_on(study, branches[0], 14)
+
+    first, second = study.compare(went_back)
+
+    assert first.control == first.actual == metrics_of(study, went_back, 12)
+    assert first.has_helped(study.spec) is None
+    assert second.control == metrics_of(study, alone, 14)
+    assert [found.trouble for found in (first, second)] == [None, None]
+
+
+def test_a_rollback_on_the_way_from_another_moves_with_it(study: Study) -> None:
+    """Without the first, the second goes back as many epochs from as many epochs later."""
+    branches = []
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 8:
+            branches.append(panda.branch(epochs=0))
+            train_within(panda, 2)
+            panda.rollback(epoch=5)
+        elif n == 11:  # epoch 8
+            panda.rollback(epoch=7, learning_rate=0.003)
+
+    went_back = babysit(study, steer, epochs=10)
+    with study.panda(branches[0], epochs=13) as panda:
+        for report in panda:
+            if report.epoch == 11 and all(i.kind != "rollback" for i in panda.interventions):
+                panda.rollback(epoch=10, learning_rate=0.003)
+
+    first, _ = study.compare(went_back)
+
+    assert first.control == metrics_of(study, panda.trial, 13)
+
+
+def test_a_control_that_cannot_be_made_is_told_beside_the_others(study: Study) -> None:
+    """Without the smaller batches the epoch has no such mini-batch to go back to."""
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 2:
+            panda.set(batch_size=4)
+        elif n == 3:
+            train_within(panda, 20)
+            panda.checkpoint()
+            # a policy that keeps few leaves no other checkpoint of the epoch
+            panda.scribe.checkpoints[:] = [c for c in panda.scribe.checkpoints if (c.epoch, c.batch) != (3, 0)]
+            panda.rollback(epoch=3, learning_rate=0.003)
+
+    trial = babysit(study, steer, epochs=5, batch_size=64)
+
+    first, second = study.compare(trial)
+
+    assert first.trouble is not None and "never passed epoch 3" in first.trouble
+    assert (first.control, first.has_helped(study.spec)) == (None, None)
+    assert second.control is not None
+
+
+def test_a_rollback_just_before_the_end_has_a_control(study: Study) -> None:
+    """It is the run as it was before, which is not trained further."""
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 6:
+            panda.rollback(epoch=4)
+            panda.stop()
+
+    trial = babysit(study, steer)
+
+    (found,) = study.compare(trial)
+
+    assert found.control is not None
+    assert (found.epochs, found.trouble) == (0, None)
+
+
 def test_a_control_that_diverges_says_that_the_intervention_helped(study: Study) -> None:
     """A rollback away from a learning rate that would have blown up."""
 
