@@ -387,7 +387,7 @@ class Storage(ABC):
             SettingsError: the name is not one that a study may have.
             StudyMismatch: another study has it.
             StudyNotFound: there is no such study.
-            StudyBusy: a coordinator is sweeping it.
+            StudyBusy: a coordinator is sweeping it, or somebody babysits a trial of it.
         """
 
     @abstractmethod
@@ -396,7 +396,7 @@ class Storage(ABC):
 
         Raises:
             StudyNotFound: there is no such study.
-            StudyBusy: a coordinator is sweeping it.
+            StudyBusy: a coordinator is sweeping it, or somebody babysits a trial of it.
         """
 
     @abstractmethod

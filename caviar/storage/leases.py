@@ -99,6 +99,25 @@ def refuse_held(connection: Connection, study_id: int, study: str) -> None:
         raise _busy(lease, study)
 
 
+def refuse_babysat(connection: Connection, study_id: int, study: str) -> None:
+    """Refuse to go on where somebody babysits a trial of a study; keep others from beginning to the transaction's end.
+
+    Raises:
+        StudyBusy: somebody does; the message says who, and which trial.
+    """
+    sessions = schema.panda_sessions
+    query = select(sessions).where(sessions.c.trial_id.between(*schema.trial_ids(study_id))).with_for_update()
+    at = now(connection)
+    for row in connection.execute(query.order_by(sessions.c.trial_id)):
+        if row.owner is not None and row.expires_at > at and not holder.is_dead(row.owner):
+            name = f"{study}/{row.trial_id % schema.NUMBERS}"
+            raise StudyBusy(
+                f"trial {name!r} is babysat by {holder.shown(row.owner)!r} since {_shown(row.acquired_at)}; end it with "
+                f"`caviar panda stop {name}` or leave it with Ctrl-C, or, if it has died, wait until its lease expires "
+                f"at {_shown(row.expires_at)}"
+            )
+
+
 def _busy(lease: Row[Any], study: str) -> StudyBusy:
     return StudyBusy(
         f"study {study!r} is being swept by {holder.shown(lease.owner)!r} since {_shown(lease.acquired_at)}; "

@@ -111,7 +111,9 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
 
     def delete_study(self, study_id: int) -> None:
         def work(connection: Connection) -> None:
-            leases.refuse_held(connection, study_id, str(self._study(connection, study_id).name))
+            name = str(self._study(connection, study_id).name)
+            leases.refuse_held(connection, study_id, name)
+            leases.refuse_babysat(connection, study_id, name)
             admin.delete(connection, study_id)
 
         self._db.write(f"delete study {study_id}", work)

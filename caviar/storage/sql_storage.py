@@ -272,6 +272,7 @@ class SqlStorage(Storage):
         def work(connection: Connection) -> None:
             key = self.study_key(connection, study)
             leases.refuse_held(connection, key.id, study)
+            leases.refuse_babysat(connection, key.id, study)
             if name == study:
                 return
             if connection.execute(select(schema.studies.c.id).where(schema.studies.c.name == name)).first():
@@ -284,6 +285,7 @@ class SqlStorage(Storage):
         def work(connection: Connection) -> None:
             key = self.study_key(connection, study)
             leases.refuse_held(connection, key.id, study)
+            leases.refuse_babysat(connection, key.id, study)
             admin.delete(connection, key.id)
 
         self._db.write(f"delete study {study!r}", work)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caviar.errors import PandaBusy, RequestRejected, SettingsError, StudyNotFound, TrialNotFound
+from caviar.errors import PandaBusy, RequestRejected, SettingsError, StudyBusy, StudyNotFound, TrialNotFound
 from caviar.records import (
     EPOCH_METRICS,
     Intervention,
@@ -529,6 +529,27 @@ class SessionsContract:
         storage.sessions.write(TrialResult(trial=trial, reports=reports(1, 1)), ANNA, answered=[known])
 
         assert storage.sessions.interventions("digits", 0) == [known]
+
+    def test_a_study_of_which_a_trial_is_babysat_now_is_neither_renamed_nor_deleted(
+        self, storage: Storage, ended_process: str
+    ) -> None:
+        """Whoever babysits it would lose it; one that has died or left has nothing to lose."""
+        babysat(storage)
+        babysat(storage)
+        storage.create_study(make_spec("other"))
+        storage.sessions.acquire("digits", 0, ended_process, 1e6)
+        storage.sessions.acquire("digits", 1, ANNA, 60)
+
+        with pytest.raises(StudyBusy, match="trial 'digits/1' is babysat by 'anna:1' since"):
+            storage.rename_study("digits", "b")
+        with pytest.raises(StudyBusy, match="trial 'digits/1' is babysat by 'anna:1' since"):
+            storage.delete_study("digits")
+        storage.rename_study("other", "another")
+        storage.sessions.release("digits", 1, ANNA)
+        storage.rename_study("digits", "b")
+        storage.delete_study("b")
+
+        assert [summary.spec.name for summary in storage.studies()] == ["another"]
 
     def test_deleting_the_study_deletes_what_was_babysat(self, storage: Storage) -> None:
         """Nothing is left over."""
