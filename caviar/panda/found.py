@@ -102,7 +102,9 @@ def found_branch(
     loaded = shelf.load(start)
     for session in storage.sessions.all(spec.name):
         if session.settings.get("asked_by") == asked.token:
-            made = storage.get_trial(spec.name, int(session.trial.rpartition("/")[2]))
+            made = storage.get_trial(spec.name, session.number)
+            if made.parent != parent.name:  # a token is one of its trial: another may have used the same
+                continue
             if not storage.sessions.checkpoints(spec.name, made.number):
                 keep_start(storage, Shelf(root, spec, made.number), made, loaded.state)
             return made
