@@ -69,6 +69,7 @@ def replay(nursery: Nursery, number: int) -> Replay:
         applied,
         (last.epoch, last.batch),
         judge.look,
+        looked_at=[(c.epoch, c.batch) for c in stored if c.batch],
     )
     reached = retrace.run()
     judge.look(reached, None)

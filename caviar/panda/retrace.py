@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from caviar.errors import CheckpointError
@@ -38,6 +38,7 @@ class Retrace:
         on_point: called with each epoch's end that is reached, and with each state that an intervention is applied to.
         saved: states that lie behind the start, to which a rollback may go.
         history: metrics by epoch that lie behind the start.
+        looked_at: places within an epoch at which `on_point` is called, too.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Retrace:
         on_point: Callable[[Passed, Intervention | None], None] = lambda passed, intervention: None,
         saved: Mapping[Point, TrainState] | None = None,
         history: Mapping[int, dict[str, float]] | None = None,
+        looked_at: Collection[Point] = (),
     ) -> None:
         self._trainer, self._now = trainer, start
         self._steps = [i for i in interventions if i.kind in STEERING]
         self._until, self._on_point = until, on_point
         self._targets = {place_after(i) for i in self._steps if i.kind == "rollback"}
+        self._looked_at = frozenset(looked_at)
         #: States that a rollback goes to, by their place.
         self.saved = dict(saved or {})
         #: Metrics by epoch, on the timeline that is in force.
@@ -72,6 +75,7 @@ class Retrace:
             self._on_point(self._now, step)
             if step.kind == "rollback":
                 self._go_back(place_after(step))
+                self._on_point(self._now, None)
             now = self._now
             self._now = Passed(now.state, steered(now.course, step.kind, step.arguments, bool(now.state.batch)))
         self._go(self._until)
@@ -96,7 +100,7 @@ class Retrace:
                 self.saved[now.state.point] = now.state
             if now.state.point >= until:
                 return
-            ahead = [point for point in self._targets if now.state.point < point]
+            ahead = [point for point in self._targets | self._looked_at if now.state.point < point]
             stop = min([until, (now.state.epoch + 1, 0), *ahead])
             advance = self._trainer.advance(now.state, now.course.params, stop)
             if advance.state is None:
@@ -104,5 +108,5 @@ class Retrace:
             course = now.course.at_epoch_start() if not advance.state.batch else now.course
             self._now = Passed(advance.state, course)
             self.history.update(advance.metrics)
-            if not advance.state.batch:
+            if not advance.state.batch or advance.state.point in self._looked_at:
                 self._on_point(self._now, None)

@@ -242,7 +242,7 @@ class PandaSession(LiveRun):
         session = self.storage.sessions.get(self.spec.name, self.trial.number)
         assert session is not None
         self._take_settings(session)
-        self.shelf.sweep_out(self.storage.sessions.checkpoints(self.spec.name, self.trial.number))
+        self.shelf.sweep_out()
 
     def _take_first(self) -> None:
         """Change the settings that this start asks for, at the point where the record ends."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,9 @@ from caviar.errors import CheckpointError, SettingsError
 from caviar.records import Direction, Params, StoredCheckpoint, StudySpec
 from caviar.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from caviar.training.state import TrainState
+
+#: Writing a file takes seconds: one that is half written for so long is nobody's.
+_STALE_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,12 +124,15 @@ class Shelf:
             with suppress(OSError):
                 (self._root / checkpoint.path).unlink(missing_ok=True)
 
-    def sweep_out(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
-        """Remove files that the database does not know, which a process that died left behind."""
-        known = {(self._root / checkpoint.path).name for checkpoint in checkpoints}
+    def sweep_out(self) -> None:
+        """Remove files that a process that died left half written.
+
+        A whole file stays, whether the database knows it or not: a copy of the database has the same studies and so
+        the same folder, and what one of the two does not know may be the other's checkpoint.
+        """
         with suppress(OSError):
             for file in self.folder.iterdir():
-                if file.name not in known and file.name.endswith((".safetensors", ".part")):
+                if file.name.endswith(".part") and time.time() - file.stat().st_mtime > _STALE_S:
                     file.unlink(missing_ok=True)
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import caviar
+from caviar.bootstrap import checkpoint_folder
 from caviar.errors import CheckpointError, TrialNotFound
+from caviar.panda.resting import branch_at_rest
 from caviar.panda.session import PandaSession
-from caviar.records import Trial
+from caviar.records import Intervention, Trial
 from caviar.storage import Storage, open_storage
 from caviar.study import Study
 from caviar.training.checkpoint import load_checkpoint, save_checkpoint
@@ -293,6 +295,37 @@ def test_a_checkpoint_that_a_rollback_left_behind_can_be_branched_from(study: St
     ((best, said, branched_from),) = found
     assert f"epoch {best}, the best so far, is left behind" in said
     assert branched_from == best
+
+
+def test_two_trials_are_branched_by_one_token(study: Study, storage: Storage) -> None:
+    """A token names a request to its own trial: that of another is another request."""
+    parents = [babysit(study, epochs=2) for _ in range(2)]
+    asked = [Intervention(trial=p.name, token="b", kind="branch", arguments={"to": "epoch", "at": 1}) for p in parents]
+
+    for parent, one in zip(parents, asked, strict=True):
+        branch_at_rest(storage, study.spec, checkpoint_folder(storage), parent, one)
+
+    assert [storage.get_trial("s", number).parent for number in (2, 3)] == [p.name for p in parents]
+
+
+def test_a_checkpoint_within_an_epoch_is_compared(study: Study, tmp_path: Path) -> None:
+    """Also where nothing else happened there, and one that was kept right after a rollback."""
+
+    def steer(panda: PandaSession, n: int) -> None:
+        if n == 3:
+            train_within(panda, 2)
+            panda.checkpoint()
+        elif n == 6:
+            panda.rollback(epoch=5)
+            panda.checkpoint()
+
+    trial = babysit(study, steer, epochs=8)
+    stored = study.storage.sessions.checkpoints("s", trial.number)
+
+    found = study.replay(trial)
+
+    assert (found.difference, found.n_unreadable) == (None, 0)
+    assert found.n_checkpoints == len(stored)
 
 
 def test_a_trial_that_trained_again_is_another_model_is_not_gone_on_from(study: Study, storage: Storage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,22 @@ def test_two_writers_of_one_trial_never_write_one_file(tmp_path: Path) -> None:
     assert kept[0].path != kept[1].path
     assert first.folder == second.folder
     assert len(list(first.folder.iterdir())) == 2
+
+
+def test_only_what_was_left_half_written_is_swept_out(tmp_path: Path) -> None:
+    """A whole file that one database does not know may be a copy's; one half written just now, a living process's."""
+    from caviar.testing.panda import tiny_state
+
+    shelf = Shelf(tmp_path, make_spec(), 0)
+    whole = shelf.save(tiny_state(), {"learning_rate": 0.1}, segment=0, sequence=0)
+    for name in ("old.part", "new.part"):
+        (shelf.folder / name).touch()
+    os.utime(shelf.folder / "old.part", (1e9, 1e9))
+    os.utime(tmp_path / whole.path, (1e9, 1e9))
+
+    shelf.sweep_out()
+
+    assert {file.name for file in shelf.folder.iterdir()} == {Path(whole.path).name, "new.part"}
 
 
 SHELF = [checkpoint(0), checkpoint(1), checkpoint(2), checkpoint(2, 7), checkpoint(3)]
