@@ -15,7 +15,7 @@ from rich.text import Text
 
 from caviar.cli.panda_rows import kept_epochs
 from caviar.cli.plot import Curve, plot, thinned
-from caviar.cli.tables import duration, short
+from caviar.cli.tables import duration, short, shown
 from caviar.panda.course import STEERING
 from caviar.panda.session import PandaSession
 from caviar.panda.watch import History
@@ -56,6 +56,7 @@ class PandaDisplay:
 
     def tell(self, line: str) -> None:
         """Show something that happened; of the same again and again, how often."""
+        line = shown(line)  # authors and the words of requests are in it
         if self._lines and self._lines[-1][0] == line:
             self._lines[-1] = (line, self._lines[-1][1] + 1)
         else:

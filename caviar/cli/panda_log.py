@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from caviar.bootstrap import make_storage
 from caviar.cli.arguments import split_trial_name
 from caviar.cli.panda_rows import intervention_row, local, metric_changes, outcome_line
+from caviar.cli.tables import shown
 from caviar.errors import PandaNotRunning
 from caviar.records import Intervention
 
@@ -38,11 +39,11 @@ def print_log(name: str, as_json: bool, url: str | None) -> int:
 def _entry(i: Intervention) -> list[str]:
     number = "-" if i.sequence is None else str(i.sequence)
     lines = [
-        f"{number:>3}  {local(i.applied_at or i.asked_at)}  {i.kind}  by {i.author or '-'}",
+        f"{number:>3}  {local(i.applied_at or i.asked_at)}  {i.kind}  by {shown(i.author or '-')}",
         f"     {outcome_line(i)}",
     ]
     if i.note:
-        lines.append(f"     note: {i.note}")
+        lines.append(f"     note: {shown(i.note)}")
     if i.metrics_before or i.metrics_after:
         lines.append(f"     {metric_changes(i)}")
     return lines

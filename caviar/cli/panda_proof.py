@@ -9,6 +9,7 @@ from typing import Any
 
 from caviar.cli.arguments import split_trial_name
 from caviar.cli.panda_rows import finite, intervention_row, outcome_line
+from caviar.cli.tables import shown
 from caviar.errors import CaviarError
 from caviar.panda.compare import Comparison
 from caviar.records import StudySpec
@@ -60,7 +61,7 @@ def print_compare(name: str, address: str | None, as_json: bool, url: str | None
 def _lines(comparison: Comparison, spec: StudySpec) -> list[str]:
     done = comparison.intervention
     lines = [
-        f"{done.sequence:>3}  {done.kind}  by {done.author or '-'}",
+        f"{done.sequence:>3}  {done.kind}  by {shown(done.author or '-')}",
         f"     {outcome_line(done)}",
         f"     {_verdict(comparison, spec)}",
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from caviar.cli.tables import shown
 from caviar.records import Intervention, Status, StoredCheckpoint
 
 
@@ -50,8 +51,8 @@ def checkpoint_row(checkpoint: StoredCheckpoint) -> dict[str, Any]:
 def outcome_line(intervention: Intervention) -> str:
     """Return `applied at epoch 12, step 276: learning_rate 0.01 -> 0.003`, or `rejected: ...`."""
     if intervention.status is Status.APPLIED:
-        return f"applied at {place_of(intervention)}: {intervention.message}"
-    return f"{intervention.status}: {intervention.message or 'nobody has looked at it yet'}"
+        return f"applied at {place_of(intervention)}: {shown(intervention.message or '')}"
+    return f"{intervention.status}: {shown(intervention.message or 'nobody has looked at it yet')}"
 
 
 def place_of(intervention: Intervention) -> str:

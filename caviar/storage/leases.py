@@ -112,9 +112,9 @@ def refuse_babysat(connection: Connection, study_id: int, study: str) -> None:
         if row.owner is not None and row.expires_at > at and not holder.is_dead(row.owner):
             name = f"{study}/{row.trial_id % schema.NUMBERS}"
             raise StudyBusy(
-                f"trial {name!r} is babysat by {holder.shown(row.owner)!r} since {_shown(row.acquired_at)}; end it with "
-                f"`caviar panda stop {name}` or leave it with Ctrl-C, or, if it has died, wait until its lease expires "
-                f"at {_shown(row.expires_at)}"
+                f"trial {name!r} is babysat by {holder.shown(row.owner)!r} since {_shown(row.acquired_at)}; end it "
+                f"with `caviar panda stop {name}` or leave it with Ctrl-C, or, if it has died, wait until its lease "
+                f"expires at {_shown(row.expires_at)}"
             )
 
 
