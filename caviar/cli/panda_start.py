@@ -113,8 +113,7 @@ def _summary(panda: PandaSession) -> dict[str, Any]:
 
 def _text(study: Study, panda: PandaSession, url: str | None) -> str:
     trial = panda.trial
-    how = trial.state.value if panda.is_over else "left with a checkpoint"
-    lines = [f"{trial.name:12} {how} at epoch {trial.epoch}" + (f" ({trial.reason})" if trial.reason else "")]
+    lines = [f"{trial.name:12} {_how_it_was_left(panda)}" + (f" ({trial.reason})" if trial.reason else "")]
     if trial.parent:
         lines.append(f"{'from':12} epoch {trial.parent_epoch} of {trial.parent}")
     for metric, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
@@ -128,6 +127,18 @@ def _text(study: Study, panda: PandaSession, url: str | None) -> str:
         nexts = [f"caviar panda log {trial.name}{at}", f"caviar panda compare {trial.name}{at}"]
     nexts.append(f"caviar panda start {trial.name}{' --epochs +10' if panda.is_over else ''}{at}")
     return "\n".join([*lines, "next", *(f"  {line}" for line in nexts)])
+
+
+def _how_it_was_left(panda: PandaSession) -> str:
+    here = f"at epoch {panda.trial.epoch}"
+    if panda.is_over:
+        return f"{panda.trial.state.value} {here}"
+    last = max(panda.checkpoints, key=lambda c: (c.epoch, c.batch), default=None)
+    if last is not None and (last.epoch, last.batch) == panda.state.point:
+        return f"left with a checkpoint {here}"
+    # the disk was full, or the folder could not be written
+    written = f"the last that was is of epoch {last.epoch}" if last else "none was before"
+    return f"left {here}, of which no checkpoint could be written: {written}, and what came after is trained again"
 
 
 def _say_how_to_go_on(panda: PandaSession) -> None:

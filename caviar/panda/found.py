@@ -32,7 +32,14 @@ def found_trial(
         trial: its number is ignored.
         settings: of its session; `start_epoch` is added.
         state: to start from.
+
+    Raises:
+        CheckpointError: there is no room for its first checkpoint; nothing is added.
     """
+    if trial.parent is not None:
+        # a trial that is added stays, so whether there is room for it is tried before, beside its parent's checkpoints
+        beside = Shelf(root, spec, int(trial.parent.rpartition("/")[2]))
+        beside.remove([beside.save(state, trial.params, segment=0, sequence=0)])
     made = storage.sessions.create(trial, {**settings, "start_epoch": state.epoch})
     keep_start(storage, Shelf(root, spec, made.number), made, state)
     return made
@@ -54,7 +61,8 @@ def keep_start(storage: Storage, shelf: Shelf, trial: Trial, state: TrainState) 
             now = datetime.now(UTC)
             ended = replace(trial, state=TrialState.FAIL, reason=Reason.ERROR, error=str(error), finished_at=now)
             storage.sessions.write(TrialResult(trial=ended), owner)
-        raise
+            raise
+        raise CheckpointError(f"{error}; once that is mended, begin: caviar panda start {trial.name}") from error
     finally:
         storage.sessions.release(trial.study, trial.number, owner)
 
