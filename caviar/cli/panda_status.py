@@ -9,8 +9,9 @@ from caviar.bootstrap import checkpoint_folder, make_storage
 from caviar.cli.arguments import split_trial_name
 from caviar.cli.panda_rows import checkpoint_row, intervention_row, kept_epochs, local, outcome_line
 from caviar.cli.tables import print_table, short, sparkline
+from caviar.cli.tables import shown as escaped
 from caviar.errors import PandaNotRunning
-from caviar.panda.asking import condition
+from caviar.panda.asking import condition, trains_again_to
 from caviar.panda.course import ADJUSTABLE, Course, fold
 from caviar.panda.revive import applied_of
 from caviar.panda.shelf import Shelf
@@ -79,6 +80,8 @@ def print_status(name: str, as_json: bool, url: str | None) -> int:
         return 0
     of = "until stopped" if row["epochs"] is None else f"of {row['epochs']}"
     print(f"{row['trial']:12} {row['condition']}" + (f" by {row['by']} since {row['since']}" if row["by"] else ""))
+    if row["trains_again_to"] is not None:
+        print(f"{'':12} trains again up to epoch {row['trains_again_to']}, where its record ends, and answers then")
     print(f"{'epoch':12} {row['epoch']} {of}")
     if row["parent"]:
         print(f"{'from':12} epoch {row['parent_epoch']} of {row['parent']}")
@@ -97,7 +100,7 @@ def print_status(name: str, as_json: bool, url: str | None) -> int:
     if applied or waiting:
         print(f"last of {len(applied)} interventions")
     for i in (*applied[-_LAST:], *waiting):
-        print(f"  {i.kind} by {i.author or '-'} at {local(i.asked_at)}: {outcome_line(i)}")
+        print(f"  {i.kind} by {escaped(i.author or '-')} at {local(i.asked_at)}: {outcome_line(i)}")
     return 0
 
 
@@ -111,6 +114,7 @@ def _row(storage: Storage, session: Session) -> dict[str, Any]:
     return {
         "trial": trial.name,
         "condition": how,
+        "trains_again_to": trains_again_to(trial, applied) if is_held else None,
         "state": trial.state.value,
         "by": shown(session.owner) if is_held and session.owner else None,
         "since": local(session.acquired_at) if is_held else None,

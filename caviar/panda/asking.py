@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from caviar.errors import NoAnswer, PandaNotRunning
+from caviar.panda.course import STEERING, place_after
 from caviar.records import Intervention, Session, Status, Trial
 from caviar.storage import Storage
 from caviar.storage.holder import is_dead
@@ -37,6 +38,18 @@ def condition(trial: Trial, session: Session, interventions: Sequence[Interventi
     if not is_running(session):
         return "not running"
     return "paused" if is_paused(interventions) else "running"
+
+
+def trains_again_to(trial: Trial, interventions: Sequence[Intervention]) -> int | None:
+    """Return the epoch up to which a running trial repeats what is on its record; None where it does not.
+
+    Begun again from an older checkpoint, it answers nothing until it has met the last intervention that was applied.
+    """
+    met = [i for i in interventions if i.status is Status.APPLIED and i.kind in (*STEERING, "stop")]
+    if not met or trial.state.is_finished:
+        return None
+    epoch = place_after(met[-1])[0]
+    return epoch if epoch > trial.epoch else None
 
 
 def ask(storage: Storage, asked: Intervention, *, timeout_s: float) -> Intervention:
@@ -72,9 +85,15 @@ def ask(storage: Storage, asked: Intervention, *, timeout_s: float) -> Intervent
             if ended is not None:
                 return ended
         if now - begun >= timeout_s:
+            again = trains_again_to(storage.get_trial(*name), storage.sessions.interventions(*name))
+            why = (
+                ""
+                if again is None
+                else f" it trains again up to epoch {again}, where its record ends, and answers then;"
+            )
             raise NoAnswer(
-                f"{asked.trial} has not answered within {timeout_s:g} s; the request waits: give --id {asked.token} "
-                "to ask what became of it"
+                f"{asked.trial} has not answered within {timeout_s:g} s;{why} the request waits: give --id "
+                f"{asked.token} to ask what became of it"
             )
         time.sleep(_POLL_S)
         found = storage.sessions.intervention(*name, asked.token) or found
