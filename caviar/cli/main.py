@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -223,7 +224,13 @@ def main() -> None:
 
 
 def _say(message: str, kind: str = "error: ") -> None:
-    print(f"caviar: {kind}{message}", file=sys.stderr)
+    print(f"caviar: {kind}{_without_passwords(message)}", file=sys.stderr)
+
+
+def _without_passwords(message: str) -> str:
+    """Hide the password of a URL that was typed where none was expected, and is quoted back."""
+    message = re.sub(r"(:/+[^\s:/@'\"]*:)[^\s'\"]*@", r"\1***@", message)
+    return re.sub(r"([?&]\w*pass\w*=)[^\s&'\"]*", r"\1***", message)
 
 
 def _one_line(error: Exception) -> str:

@@ -237,6 +237,17 @@ def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path, url: str, mes
         assert "secret" not in error
 
 
+@pytest.mark.parametrize("words", [("query", "x"), ("studies", "--tag", "x", "--limit"), ("show",), ()])
+def test_a_url_in_the_wrong_place_is_quoted_without_its_password(on_sqlite: Command, words: tuple[str, ...]) -> None:
+    """A slip of the pen is no reason to show it."""
+    command = [CAVIAR, *words, "postgresql://me:SECRET@host/x?password=SECRET"]
+
+    done = subprocess.run(command, cwd=on_sqlite.folder, capture_output=True, text=True, timeout=TIMEOUT_S)
+
+    assert done.returncode in (1, 2)
+    assert "SECRET" not in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_query_imports_nothing_heavy(caviar: Command) -> None:
     """Neither Ray nor Optuna, Numba, scikit-learn, SciPy, pandas, PyArrow or Alembic."""
     code = (
