@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import create_engine, event, exc, make_url
+from sqlalchemy import create_engine, event, exc
 from sqlalchemy.engine import URL, Connection, Engine, Row
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from caviar.errors import StorageError, StorageUnreachable
+from caviar.storage.url import is_read_only, parse_url, shown
 
 #: Longer than any transaction of ours; whoever waits longer is told.
 BUSY_TIMEOUT_S = 60.0
@@ -29,39 +30,14 @@ _CONNECT: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
+    # Texts are Unicode here, whatever the environment says.
+    "client_encoding": "utf8",
 }
 _RETRIES = 8
 #: A connection to Postgres that was not used for longer is tested before it is used.
 _IDLE_S = 2.0
-_EXAMPLES = "sqlite:///caviar.db or postgresql://user:password@host/database"
 
 T = TypeVar("T")
-
-
-def parse_url(url: str) -> URL:
-    """Return the URL, with its driver.
-
-    Raises:
-        StorageError: it is malformed, or names a database that caviar does not know.
-    """
-    try:
-        parsed = make_url(url)
-    except (exc.ArgumentError, ValueError):
-        raise StorageError(f"the storage must be a URL such as {_EXAMPLES}, found {url!r}") from None
-    shown = parsed.render_as_string(hide_password=True)
-    name = parsed.get_backend_name()
-    if name == "sqlite":
-        if parsed.host or parsed.username or parsed.port:
-            raise StorageError(
-                f"{shown!r} names a host where SQLite expects a path: write sqlite:///relative/path or "
-                "sqlite:////absolute/path"
-            )
-        return parsed.set(drivername="sqlite+pysqlite")
-    if name in ("postgresql", "postgres"):
-        if parsed.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
-            raise StorageError(f"the driver of {shown!r} must be psycopg: write postgresql://...")
-        return parsed.set(drivername="postgresql+psycopg")
-    raise StorageError(f"unknown database {name!r} in {shown!r} (known: sqlite, postgresql); write {_EXAMPLES}")
 
 
 class Database:
@@ -82,17 +58,18 @@ class Database:
 
     def __init__(self, url: str, *, create: bool = True, read_only: bool = False) -> None:
         self.url = parse_url(url)
-        self.shown = self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
+        self.shown = shown(self.url)
         self.dialect = self.url.get_backend_name()
         self.is_sqlite = self.dialect == "sqlite"
         self.path: Path | None = None
+        self._read_only = read_only or is_read_only(self.url)
         if self.is_sqlite:
-            self.path = _sqlite_path(self.url, self.shown, create)
-            self._engine = _sqlite_engine(self.url, self.path, read_only)
+            self.path = _sqlite_path(self.url, create and not self._read_only)
+            self._engine = _sqlite_engine(self.url, self.path, self._read_only)
             self._reader = self._engine
             self._single = self._engine.execution_options(caviar_single=True)
         else:
-            self._engine = _postgres_engine(self.url, read_only)
+            self._engine = _postgres_engine(self.url, self._read_only)
             # All statements of one read see the same moment.
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -177,7 +154,7 @@ class Database:
 
     def enter_wal_mode(self) -> None:
         """Let readers of an SQLite file go on while one process writes; this outlives the connection."""
-        if self.path is None:
+        if self.path is None or self._read_only:
             return
         connection = self._engine.raw_connection()
         try:
@@ -192,6 +169,8 @@ class Database:
         cause = getattr(error, "orig", None) or error
         text = " ".join(str(cause).split("\nLINE ")[0].split()) or type(cause).__name__
         advice = next((hint for words, hint in _ADVICE if words in text), "")
+        if is_read_only(self.url) and "readonly database" in text:
+            advice = "; the URL says mode=ro: remove that to write"
         kind = StorageUnreachable if _is_unreachable(cause) else StorageError
         return kind(f"could not {operation} in {self.shown!r}: {text.rstrip('.')}{advice}")
 
@@ -232,13 +211,11 @@ def _is_unreachable(error: BaseException) -> bool:
     return state is None or state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05")
 
 
-def _sqlite_path(url: URL, shown: str, create: bool) -> Path | None:
+def _sqlite_path(url: URL, create: bool) -> Path | None:
     name = url.database
     if name in (None, "", ":memory:"):
         return None
     assert name is not None
-    if "\x00" in name:
-        raise StorageError(f"the path of {shown!r} holds a NUL character; remove it")
     path = Path(name)
     try:
         if path.is_dir():
@@ -261,7 +238,8 @@ def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
     if path is None:
         # Every thread must see the one database in memory.
         options["poolclass"] = StaticPool
-    engine = create_engine(url, **options)
+    # What the URL asks for is done below; the driver would take it for a part of the path.
+    engine = create_engine(url.set(query={}), **options)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
@@ -304,8 +282,11 @@ def _enter_wal_mode(connection: sqlite3.Connection) -> None:
 
 
 def _postgres_engine(url: URL, read_only: bool) -> Engine:
-    connect = {name: value for name, value in _CONNECT.items() if name not in url.query}
-    engine = create_engine(url, connect_args=connect, pool_size=4, max_overflow=16)
+    connect = {name: value for name, value in _CONNECT.items() if name not in url.query or name == "client_encoding"}
+    try:
+        engine = create_engine(url, connect_args=connect, pool_size=4, max_overflow=16)
+    except exc.ArgumentError as error:  # hosts and ports that do not go together
+        raise StorageError(f"cannot use the URL {shown(url)!r}: {' '.join(str(error).split())}") from error
 
     @event.listens_for(engine, "checkin")
     def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -6,8 +6,9 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from caviar.errors import StorageError, StudyMismatch, StudyNotFound
-from caviar.storage.database import Database, parse_url
+from caviar.storage.database import Database
 from caviar.storage.optuna_api import OptunaStorage
+from caviar.storage.url import parse_url
 
 
 def import_from_optuna(url: str, source: str, *, study: str | None = None) -> list[str]:

@@ -31,6 +31,21 @@ from caviar.testing.storage import make_spec
         ("sqlite:////dev/null/caviar.db", "no folder '/dev/null'"),
         ("sqlite:///a\x00b", "NUL"),
         ("sqlite:///" + "x" * 300, "cannot open the database"),
+        ("sqlite:///t.db?timeout=abc", r"unknown option 'timeout'.*known: mode=ro"),
+        ("sqlite:///t.db?detect_types=x", r"unknown option 'detect_types'"),
+        ("sqlite:///t.db?mode=rw", r"unknown option mode='rw'.*known: mode=ro"),
+        ("sqlite+aiosqlite:///t.db", "must be pysqlite, found 'sqlite.aiosqlite'"),
+        ("sqlite+pysqlcipher://:key@/t.db", "must be pysqlite"),
+        ("sqlite:///\udcff.db", "no Unicode"),
+        (f"postgresql://{'a' * 300}/x", "1 to 63 characters"),
+        ("postgresql://a..b/x", "1 to 63 characters"),
+        ("postgresql://127.0.0.1:1/a%00b", "NUL"),
+        ("postgresql://127.0.0.1:1/x?port=zz", "port must be a number"),
+        ("postgresql://127.0.0.1:1/x?host=a:1&host=b:zz", "cannot use the URL"),
+        ("postgresql://127.0.0.1:1/x?row_factory=x", "unknown option 'row_factory'.*libpq"),
+        ("postgresql://127.0.0.1:1/x?prepare_threshold=x", "unknown option 'prepare_threshold'"),
+        ("postgresql://127.0.0.1:1/x?client_encoding=sql_ascii", "client_encoding must be utf8"),
+        ("postgresql://127.0.0.1:1/x?connect_timeout=1&connect_timeout=2", "given twice"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_why(url: str, message: str) -> None:
@@ -101,6 +116,59 @@ def test_an_unreachable_server_is_named_without_its_password() -> None:
 
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:SECRET@127.0.0.1:abc/db",
+        "postgresql://me:TOP@SECRET@127.0.0.1:1/db",
+        "postgresql://me:TOP#SECRET/x@127.0.0.1:1/db",
+        "postgresql://me:SECRET#127.0.0.1/db",
+        "postgresql://me/x:SECRET@127.0.0.1:1/db",
+        "postgresql://127.0.0.1:1/x?password=SECRET",
+        "postgresql://127.0.0.1:1/x?pasword=SECRET",
+        "postgresql://127.0.0.1:1/x?sslmode=bogus&sslpassword=SECRET",
+        "postgresql:me:SECRET@127.0.0.1/x",
+        "postgresql+psycopg2://me:SECRET@127.0.0.1/x",
+        "mysql://me:SECRET@127.0.0.1/x",
+        "sqlite://me:SECRET@127.0.0.1/x",
+        "sqlite://me:SECRET@127.0.0.1:abc/x",
+        "me:SECRET@127.0.0.1/x",
+        "host=127.0.0.1 password=SECRET",
+    ],
+)
+def test_no_message_shows_a_password(url: str) -> None:
+    """Whatever is wrong with the URL."""
+    with pytest.raises(StorageError) as caught:
+        open_storage(url)
+
+    assert "SECRET" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_database_opened_with_mode_ro_is_read_and_not_written(sqlite_url: str) -> None:
+    """A write says what to do; a missing or an empty file stays as it is."""
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    with pytest.raises(StorageError, match="there is no database"):
+        open_storage(f"{sqlite_url}?mode=ro")
+    path.touch()
+    with pytest.raises(StorageError, match="remove that to write"):
+        open_storage(f"{sqlite_url}?mode=ro")
+    assert path.stat().st_size == 0
+    storage = open_storage(sqlite_url)
+    storage.create_study(make_spec())
+    storage.close()
+    before = path.read_bytes()
+
+    storage = open_storage(f"{sqlite_url}?mode=ro")
+    assert storage.get_study("digits").name == "digits"
+    with pytest.raises(StorageError, match="remove that to write") as caught:
+        storage.delete_study("digits")
+    storage.close()
+
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
 
 
 def _open_and_close(url: str, barrier: multiprocessing.synchronize.Barrier) -> None:
