@@ -45,6 +45,8 @@ def find(
     Raises:
         QueryError: the expression or the name to sort by is not valid.
     """
+    if limit is not None and limit >= schema.NUMBERS:  # as many as a study can hold: no limit, and databases know one
+        limit = None
     query = select(*(_trials[name] for name in columns))
     condition = None if where is None else filters.condition(where)
     states = None if where is None else filters.states_of(where)

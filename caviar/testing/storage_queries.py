@@ -277,6 +277,16 @@ class StorageQueryContract:
         with pytest.raises(QueryError):
             storage.trials("digits", sort=sort)
 
+    @pytest.mark.parametrize("limit", [2**31, 2**63 - 1, 2**63, 10**30])
+    @pytest.mark.parametrize("sort", [None, "-val_accuracy"])
+    def test_a_huge_limit_is_none(self, storage: Storage, limit: int, sort: str | None) -> None:
+        """Also one that no database can count to."""
+        _study(storage)
+
+        found = [trial.number for trial in storage.trials("digits", sort=sort, limit=limit)]
+
+        assert found == [trial.number for trial in storage.trials("digits", sort=sort)]
+
     def test_a_negative_limit_is_refused(self, storage: Storage) -> None:
         """A limit counts trials."""
         storage.create_study(make_spec())
