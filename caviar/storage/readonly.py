@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from caviar.errors import QueryError
@@ -17,7 +21,19 @@ _HINT = f"the views are {', '.join(ddl.VIEWS)}"
 #: What SQLite may do for a statement of a user: compile a SELECT, read a column, call a function, recurse.
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 
-_STEPS_BETWEEN_CLOCKS = 10_000
+#: Of SQLite's virtual machine: few, as each can take as long as a function over the largest value does.
+_STEPS_BETWEEN_CLOCKS = 100
+
+#: Bytes of the largest value that SQLite makes for a statement, and of all texts of an answer.
+_LONGEST_VALUE = 100_000_000
+_LARGEST_ANSWER = 1_000_000_000
+
+#: The first words of statements that read, and what may stand before them.
+_READING = ("select", "with", "values", "table", "explain")
+_BEFORE_WORDS = re.compile(r"(?:[\s(]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
+
+#: More rows than this are not counted by Postgres.
+_MOST_ROWS = 2**31 - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,7 @@ def run_sql(url: str, sql: str, *, limit: int = 1000, timeout_s: float = 30.0) -
     Args:
         url: URL of the storage.
         sql: one statement, `select ...`, over the tables or, better, the views.
-        limit: return at most so many rows.
+        limit: return at most so many rows; a huge one is none.
         timeout_s: give up after so many seconds.
 
     Raises:
@@ -47,7 +63,7 @@ def run_sql(url: str, sql: str, *, limit: int = 1000, timeout_s: float = 30.0) -
         raise QueryError(f"limit must not be negative, found {limit!r}")
     if not 0.0 < timeout_s < 1e6:
         raise QueryError(f"the time limit must be positive, found {timeout_s!r} seconds")
-    sql = sql.strip().rstrip(";").strip()
+    sql = sql.strip().rstrip("; \n\t")
     if not sql:
         raise QueryError(f"the SQL is empty; write for example: select * from v_best ({_HINT})")
     if "\x00" in sql:
@@ -66,24 +82,20 @@ def _run_sqlite(database: Database, sql: str, limit: int, timeout_s: float) -> S
 
     def work(connection: Any) -> SqlResult:
         raw: sqlite3.Connection = connection.connection.driver_connection
+        raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
         raw.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS_BETWEEN_CLOCKS)
         raw.set_authorizer(_authorize)
         try:
             cursor = raw.execute(sql)
             if cursor.description is None:
                 raise QueryError(_only_reads(sql))
-            found = cursor.fetchmany(limit + 1)
+            found = _fetch(cursor, limit, deadline, timeout_s)
             columns = tuple(column[0] for column in cursor.description)
             cursor.close()
+        except MemoryError as error:
+            raise QueryError("the SQL needs more memory than there is; narrow it") from error
         except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
-            text = str(error)
-            if "not authorized" in text or "prohibited" in text or "readonly" in text:
-                raise QueryError(_only_reads(sql)) from error
-            if "interrupted" in text:
-                raise QueryError(_too_slow(timeout_s)) from error
-            if "one statement at a time" in text:
-                raise QueryError("only one statement is run at a time; remove what follows the first ';'") from error
-            raise QueryError(f"the SQL is not valid: {' '.join(text.split())} ({_HINT})") from error
+            raise QueryError(_why(sql, str(error), timeout_s)) from error
         finally:
             raw.set_authorizer(None)
             raw.set_progress_handler(None, 0)
@@ -92,13 +104,39 @@ def _run_sqlite(database: Database, sql: str, limit: int, timeout_s: float) -> S
     return database.read("run the SQL", work)
 
 
+def _fetch(cursor: Iterable[tuple[Any, ...]], limit: int, deadline: float, timeout_s: float) -> list[tuple[Any, ...]]:
+    """Return rows, one more than the limit if there are."""
+    found, size = [], 0
+    for row in islice(cursor, min(limit, sys.maxsize - 1) + 1):
+        found.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if size > _LARGEST_ANSWER:
+            raise QueryError(f"the answer is larger than {_LARGEST_ANSWER:,} bytes; select less, or give a lower limit")
+        if time.monotonic() > deadline:  # rows of large values take long, and few steps
+            raise QueryError(_too_slow(timeout_s))
+    return found
+
+
+def _why(sql: str, text: str, timeout_s: float) -> str:
+    """Return what SQLite's error means to whoever wrote the statement."""
+    if "not authorized" in text or "prohibited" in text or "readonly" in text:
+        return _only_reads(sql)
+    if "interrupted" in text:
+        return _too_slow(timeout_s)
+    if "one statement at a time" in text:
+        return "only one statement is run at a time; remove what follows the first ';'"
+    if "too big" in text:
+        return f"the SQL makes a value of more than {_LONGEST_VALUE:,} bytes; select a part of it"
+    return f"the SQL is not valid: {' '.join(text.split())} ({_HINT})"
+
+
 def _authorize(action: int, *_: object) -> int:
     return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
 
 
 def _run_postgres(database: Database, sql: str, limit: int, timeout_s: float) -> SqlResult:
-    words = sql.lstrip("( \n\t").split(None, 1)
-    if words[:1] and words[0].lower() not in ("select", "with", "values", "table"):
+    word = _first_word(sql)
+    if word not in _READING:
         raise QueryError(_only_reads(sql))
 
     def work(connection: Any) -> SqlResult:
@@ -108,9 +146,13 @@ def _run_postgres(database: Database, sql: str, limit: int, timeout_s: float) ->
         with raw.cursor() as cursor:
             cursor.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
             try:
-                # Preparing refuses a second statement, which could end the transaction that only reads.
-                # The line break ends a comment; the limit is applied by the server, which else sends all rows.
-                cursor.execute(f"SELECT * FROM ({sql}\n) AS answer LIMIT {limit + 1:d}", prepare=True)
+                # Preparing refuses a second statement, which could end the transaction that only reads. A cursor is
+                # declared for statements that read alone, and sends no more rows than are fetched.
+                if word == "explain":
+                    cursor.execute(sql, prepare=True)
+                else:
+                    cursor.execute(f"DECLARE answer NO SCROLL CURSOR FOR {sql}", prepare=True)
+                    cursor.execute(f"FETCH {limit + 1 if limit < _MOST_ROWS else 'ALL'} FROM answer")
                 found = cursor.fetchall()
             except psycopg.errors.QueryCanceled as error:
                 raise QueryError(_too_slow(timeout_s)) from error
@@ -122,13 +164,23 @@ def _run_postgres(database: Database, sql: str, limit: int, timeout_s: float) ->
                 text = " ".join(str(error).split("\nLINE")[0].split())
                 raise QueryError(f"the SQL is not valid: {text} ({_HINT})") from error
             columns = tuple(column.name for column in cursor.description)
+        # A function may have done what a transaction that only reads allows, such as making a large object.
+        raw.rollback()
         return SqlResult(columns, found[:limit], len(found) > limit)
 
     return database.read("run the SQL", work)
 
 
 def _only_reads(sql: str) -> str:
-    return f"only statements that read are run here, found {sql.split(None, 1)[0].upper()[:20]!r}; write select ..."
+    return f"only statements that read are run here, found {_first_word(sql).upper()[:20]!r}; write select ..."
+
+
+def _first_word(sql: str) -> str:
+    before = _BEFORE_WORDS.match(sql)
+    assert before is not None, "it matches nothing, too"
+    rest = sql[before.end() :]
+    word = re.match(r"\w+", rest)
+    return word.group().lower() if word else rest[:1]
 
 
 def _too_slow(timeout_s: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +28,9 @@ from caviar.testing.storage import AWKWARD_TEXTS, make_result, make_spec, make_t
 
 CAVIAR = Path(sys.executable).with_name("caviar")
 TIMEOUT_S = 120
+
+#: Rows without end.
+NUMBERS = "with recursive a(x) as (select 1 union all select x + 1 from a)"
 
 
 class Command:
@@ -98,10 +103,80 @@ def test_sql_says_where_it_was_cut(caviar: Command) -> None:
     assert "took longer than 0.3 s" in caviar.run("sql", endless, "--timeout", "0.3", status=1).stderr
 
 
+@pytest.mark.parametrize("limit", [2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**30])
+def test_a_huge_limit_of_rows_is_none(caviar: Command, limit: int) -> None:
+    """Also one that no database can count to."""
+    found = run_sql(caviar.url, "select number from v_trials", limit=limit)
+
+    assert (len(found.rows), found.is_cut) == (10, False)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select(1)",
+        "select*from v_best",
+        "/* c */ select 1",
+        "-- c\nselect 1",
+        "explain select 1",
+        "select 1;-- c",
+        "select 1; ;",
+        "SELECT 1",
+        "values (1)",
+        "with a as (select 1) select * from a",
+        "select ';--', '100%'",
+    ],
+)
+def test_sql_that_reads_is_run(caviar: Command, statement: str) -> None:
+    """However it is written, on both databases."""
+    assert run_sql(caviar.url, statement).rows
+
+
+@pytest.mark.postgres
+def test_nothing_that_a_statement_did_stays(postgres_url: str, tmp_path: Path) -> None:
+    """A function may write what a transaction that only reads allows: it is taken back."""
+    caviar = _filled(tmp_path, postgres_url)
+
+    run_sql(caviar.url, "select pg_advisory_lock(7), set_config('caviar.x', '1', false)")
+    with contextlib.suppress(QueryError):  # a newer Postgres refuses it
+        run_sql(caviar.url, "select lo_from_bytea(0, 'x')")
+
+    assert run_sql(caviar.url, "select count(*) from pg_largeobject_metadata").rows == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("select zeroblob(1000000000)", "more than 100,000,000 bytes"),
+        ("select hex(zeroblob(60000000))", "more than 100,000,000 bytes"),
+        (f"{NUMBERS} select zeroblob(99000000) from a", "the answer is larger|took longer than 1 s"),
+        (f"{NUMBERS} select sum(length(hex(zeroblob(9000000)))) from a", "took longer than 1 s"),
+        (f"{NUMBERS} select zeroblob(99000000) from a where x > 1000", "took longer than 1 s"),
+    ],
+)
+def test_sql_of_large_values_ends_in_time(on_sqlite: Command, statement: str, message: str) -> None:
+    """A value has a largest size, and so has an answer; a function over a large value does not stop the clock."""
+    start = time.monotonic()
+
+    with pytest.raises(QueryError, match=message):
+        run_sql(on_sqlite.url, statement, timeout_s=1)
+
+    assert time.monotonic() - start < 10
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "delete from trials",
+        "/* c */ delete from trials",
+        "(delete from trials)",
+        "select 1 as a into other",
+        "explain analyze delete from trials",
+        "select 1 where false; commit",
+        "explain select 1; commit",
+        "copy (select 1) to program 'true'",
+        "do $$ begin end $$",
+        "-- c",
         "DROP TABLE trials",
         "update studies set name = 'x'",
         "insert into study_tags values (1, 'x')",
