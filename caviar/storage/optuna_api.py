@@ -10,7 +10,7 @@ import copy
 import json
 import threading
 import uuid
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,8 +80,40 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         name = study_name if study_name is not None else DEFAULT_STUDY_NAME_PREFIX + str(uuid.uuid4())
+        return self._write_study(name, lambda connection: self._add_study(connection, name, directions))
+
+    def add_whole_study(self, study: FrozenStudy, trials: Sequence[FrozenTrial]) -> int:
+        """Add a study with its attributes and trials, in one transaction; return its id.
+
+        Raises:
+            DuplicatedStudyError: there is one of that name.
+        """
+
+        def work(connection: Connection) -> int:
+            study_id = self._add_study(connection, study.study_name, study.directions)
+            for kind, attrs in (("user", study.user_attrs), ("system", study.system_attrs)):
+                for key, value in attrs.items():
+                    self._put_attr(connection, schema.study_attrs, {"study_id": study_id}, kind, key, value)
+            for trial in trials:
+                self._add_trial(connection, study_id, trial)
+            return study_id
+
+        return self._write_study(study.study_name, work)
+
+    def _write_study(self, name: str, work: Callable[[Connection], int]) -> int:
         if not codec.is_storable(name):
             raise StorageError(f"the name of a study must not hold NUL or lone surrogates, found {name!r}")
+        try:
+            return self._db.write(f"create study {name!r}", work)
+        except StorageError as error:
+            if isinstance(error.__cause__, exc.IntegrityError):
+                raise DuplicatedStudyError(
+                    f"Another study with name '{name}' already exists. Please specify a different name, or reuse the "
+                    "existing one by setting `load_if_exists` (for Python API) or `--skip-if-exists` flag (for CLI)."
+                ) from error
+            raise
+
+    def _add_study(self, connection: Connection, name: str, directions: Sequence[StudyDirection]) -> int:
         words = [direction.name for direction in directions]
         row = {
             "name": name,
@@ -99,15 +131,10 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
             "caviar_version": "",
             "created_at": datetime.now(UTC),
         }
-        try:
-            return self._db.write(f"create study {name!r}", lambda connection: insert_study(connection, row))
-        except StorageError as error:
-            if isinstance(error.__cause__, exc.IntegrityError):
-                raise DuplicatedStudyError(
-                    f"Another study with name '{name}' already exists. Please specify a different name, or reuse the "
-                    "existing one by setting `load_if_exists` (for Python API) or `--skip-if-exists` flag (for CLI)."
-                ) from error
-            raise
+        study_id = insert_study(connection, row)
+        # An attempt that was rolled back may have had the same id.
+        self._known_params = {key: known for key, known in self._known_params.items() if key[0] != study_id}
+        return study_id
 
     def delete_study(self, study_id: int) -> None:
         def work(connection: Connection) -> None:
@@ -172,32 +199,33 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         trial = template_trial or optuna_view.new_trial()
+        return self._db.write(
+            f"add a trial to study {study_id}", lambda connection: self._add_trial(connection, study_id, trial)
+        )
 
-        def work(connection: Connection) -> int:
-            study = self._study(connection, study_id)
-            counts = schema.study_counts.c
-            number = connection.execute(
-                select(counts.next_number).where(counts.study_id == study_id).with_for_update()
-            ).scalar_one()
-            trial_id = schema.trial_id(study_id, number)
-            values = optuna_view.trial_values(trial, trial_id, study_id, number)
-            connection.execute(insert(schema.trials).values(**values))
-            for name, distribution in trial.distributions.items():
-                self._know_param(connection, study_id, name, distribution, check=False)
-            bulk.put_reports(
-                connection,
-                [
-                    (trial_id, step, codec.encode_metrics({study.metric: value}))
-                    for step, value in trial.intermediate_values.items()
-                ],
-            )
-            attrs = [("user", k, v) for k, v in trial.user_attrs.items()]
-            attrs += [("system", k, v) for k, v in trial.system_attrs.items()]
-            for kind, key, value in attrs:
-                self._put_attr(connection, schema.trial_attrs, {"trial_id": trial_id}, kind, key, value)
-            return trial_id
-
-        return self._db.write(f"add a trial to study {study_id}", work)
+    def _add_trial(self, connection: Connection, study_id: int, trial: FrozenTrial) -> int:
+        study = self._study(connection, study_id)
+        counts = schema.study_counts.c
+        number = connection.execute(
+            select(counts.next_number).where(counts.study_id == study_id).with_for_update()
+        ).scalar_one()
+        trial_id = schema.trial_id(study_id, number)
+        values = optuna_view.trial_values(trial, trial_id, study_id, number)
+        connection.execute(insert(schema.trials).values(**values))
+        for name, distribution in trial.distributions.items():
+            self._know_param(connection, study_id, name, distribution, check=False)
+        bulk.put_reports(
+            connection,
+            [
+                (trial_id, step, codec.encode_metrics({study.metric: value}))
+                for step, value in trial.intermediate_values.items()
+            ],
+        )
+        attrs = [("user", k, v) for k, v in trial.user_attrs.items()]
+        attrs += [("system", k, v) for k, v in trial.system_attrs.items()]
+        for kind, key, value in attrs:
+            self._put_attr(connection, schema.trial_attrs, {"trial_id": trial_id}, kind, key, value)
+        return trial_id
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution

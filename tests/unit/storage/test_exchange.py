@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from sqlalchemy import inspect
 
 from caviar.errors import CaviarError, DataError, DataNotFound, StorageError, StudyMismatch, StudyNotFound
 from caviar.records import Reports, TrialResult, TrialState
 from caviar.storage import Storage, open_storage, optuna_storage
+from caviar.storage.database import opened
 from caviar.storage.exchange import export_study, import_study
 from caviar.storage.optuna_import import import_from_optuna
 from caviar.testing.storage import AWKWARD_FLOATS, AWKWARD_TEXTS, make_result, make_spec, make_trial, same
@@ -292,5 +294,47 @@ def test_what_is_no_database_of_optuna_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="no database"):
         import_from_optuna(mine, f"sqlite:///{tmp_path / 'none.db'}")
-    with pytest.raises(CaviarError):
+    with pytest.raises(StorageError, match="is no database of Optuna"):
         import_from_optuna(mine, mine)
+
+
+def test_what_is_no_database_of_optuna_stays_as_it_is(database_url: str, tmp_path: Path) -> None:
+    """Optuna would make its tables in a database of caviar, in an empty one, and in an empty file."""
+    mine, empty = f"sqlite:///{tmp_path / 'mine.db'}", tmp_path / "empty.db"
+    empty.touch()
+    for source in (database_url, database_url, f"sqlite:///{empty}"):
+        before = _tables(source)
+
+        with pytest.raises(StorageError, match="is no database of Optuna") as caught:
+            import_from_optuna(mine, source)
+
+        assert "\n" not in str(caught.value)
+        assert _tables(source) == before
+        if source == database_url:
+            open_storage(source).close()
+    assert empty.stat().st_size == 0
+
+
+def _tables(url: str) -> list[str]:
+    with opened(url) as database:
+        return database.read("list the tables", lambda connection: sorted(inspect(connection).get_table_names()))
+
+
+def test_a_study_that_cannot_be_imported_leaves_nothing(tmp_path: Path) -> None:
+    """A trial in the middle that caviar cannot hold: the study is not there, and comes whole once that is mended."""
+    theirs, mine = f"sqlite:///{tmp_path / 'optuna.db'}", f"sqlite:///{tmp_path / 'caviar.db'}"
+    _optuna_study(theirs)
+    broken = "UPDATE trial_params SET param_name = {} WHERE trial_id = 2 AND param_name = {}"
+    with opened(theirs) as database:
+        database.write("break it", lambda c: c.exec_driver_sql(broken.format("'a' || char(0)", "'x'")))
+
+    with pytest.raises(CaviarError):
+        import_from_optuna(mine, theirs)
+
+    storage = open_storage(mine)
+    assert storage.studies() == []
+    with opened(theirs) as database:
+        database.write("mend it", lambda c: c.exec_driver_sql(broken.format("'x'", "'a' || char(0)")))
+    assert import_from_optuna(mine, theirs) == ["theirs"]
+    assert len(storage.trials("theirs")) == 3
+    storage.close()
