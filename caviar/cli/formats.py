@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from caviar.cli.tables import print_table
@@ -29,20 +32,33 @@ def print_rows(rows: Sequence[Row], format: str, columns: Sequence[str], empty: 
     elif format == "json":
         print_json(rows)
     elif format == "csv":
-        writer = csv.DictWriter(sys.stdout, _columns(rows) or columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        _print_csv(rows, _columns(rows) or columns)
     else:
         _print_parquet(rows, _columns(rows) or columns)
 
 
+def _print_csv(rows: Sequence[Row], names: Sequence[str]) -> None:
+    plain = csv.writer(sys.stdout, lineterminator="\n")
+    # Readers end a line at a carriage return too, which Python does not quote where lines end in another.
+    quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for line in (names, *([row.get(name) for name in names] for row in rows)):
+        has_return = any(isinstance(cell, str) and "\r" in cell for cell in line)
+        (quoted if has_return else plain).writerow(line)
+
+
 def print_json(value: Any) -> None:
     """Print plain data as strict JSON: numbers that it does not know become null."""
+    # JSON has numbers of any length, Python's writer has not: a mark that no text holds keeps their places.
+    mark = os.urandom(16).hex()
+
+    def digits(number: Decimal) -> str:
+        return f"{mark}{number:f}"
+
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False, default=digits)
     except ValueError:
-        text = json.dumps(_strict(value), allow_nan=False)
-    print(text)
+        text = json.dumps(_strict(value), allow_nan=False, default=digits)
+    print(re.sub(f'"{mark}([^"]*)"', r"\1", text) if mark in text else text)
 
 
 def _strict(value: Any) -> Any:
@@ -69,7 +85,7 @@ def _print_parquet(rows: Sequence[Row], names: Sequence[str]) -> None:
 
 
 def _uniform(values: list[Any]) -> list[Any]:
-    if any(isinstance(value, str) for value in values):
+    if any(isinstance(value, str | Decimal) for value in values):
         texts = (None if value is None else str(value) for value in values)
         return [text and text.encode(errors="backslashreplace").decode() for text in texts]
     return [None if value is None else float(value) for value in values]

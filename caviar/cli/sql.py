@@ -37,7 +37,7 @@ def _distinct(names: tuple[str, ...]) -> list[str]:
 def _plain(value: Any) -> Any:
     match value:
         case Decimal():
-            return float(value)
+            return value if value.is_finite() else float(value)
         case date():  # datetime is one
             return value.isoformat()
         case bytes() | memoryview():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -17,7 +18,7 @@ def print_table(rows: Sequence[dict[str, Any]], empty: str) -> None:
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_text(row.get(name)) for name in names] for row in rows]
-    numeric = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in names]
+    numeric = [all(isinstance(row.get(name), int | float | Decimal | None) for row in rows) for name in names]
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
     for line in [names, *cells]:
         padded = (
@@ -56,6 +57,8 @@ def duration(seconds: float) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     return f"{value:.4g}" if isinstance(value, float) else shown(str(value))
 
 

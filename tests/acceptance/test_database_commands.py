@@ -15,10 +15,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from caviar.errors import QueryError
@@ -91,6 +93,37 @@ def test_sql_prints_rows_in_each_format(caviar: Command) -> None:
     rows = list(csv.DictReader(io.StringIO(caviar.run(*words, "--format", "csv").stdout)))
     assert [(row["number"], row["value"]) for row in rows] == [("6", "0.6"), ("7", "0.7")]
     assert caviar.run(*words).stdout.split()[:3] == ["number", "value", "n"]
+
+
+@pytest.mark.postgres
+def test_sql_prints_numbers_of_postgres_exactly(postgres_url: str, tmp_path: Path) -> None:
+    """A numeric has more digits than a float, in each format."""
+    caviar = _filled(tmp_path, postgres_url)
+    words = (
+        "sql",
+        "select 12345678901234567890::numeric a, 0.12345678901234567890 b, 'NaN'::numeric c, 1e50::numeric d",
+    )
+
+    printed = caviar.run(*words, "--format", "json").stdout
+    (row,) = csv.DictReader(io.StringIO(caviar.run(*words, "--format", "csv").stdout))
+
+    assert json.loads(printed, parse_float=str, parse_int=str) == [
+        {"a": "12345678901234567890", "b": "0.12345678901234567890", "c": None, "d": f"1{50 * '0'}"}
+    ]
+    assert (row["a"], row["b"], row["c"]) == ("12345678901234567890", "0.12345678901234567890", "nan")
+    assert caviar.run(*words).stdout.split()[4:] == [
+        "12345678901234567890",
+        "0.12345678901234567890",
+        "nan",
+        f"1{50 * '0'}",
+    ]
+    statement = "select 12345678901234567890::numeric a, x from (values (0.5), (2e70)) t(x)"
+    command = [CAVIAR, "sql", statement, "--format", "parquet", "--storage", postgres_url]
+    table = pq.read_table(
+        io.BytesIO(subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=True).stdout)
+    )
+    assert table["a"].to_pylist() == [Decimal(12345678901234567890)] * 2
+    assert table["x"].to_pylist() == [Decimal("0.5"), Decimal("2e70")]
 
 
 def test_sql_says_where_it_was_cut(caviar: Command) -> None:
@@ -267,6 +300,25 @@ def test_awkward_texts_are_printed(on_sqlite: Command) -> None:
     shown = caviar.run("show", "odd/1").stdout
     assert "\\x00" in shown and "val_loss             nan" in shown
     assert caviar.json("show", "odd/1", "--json")["reports"] == [{"epoch": 1, "m": None}]
+
+
+@pytest.mark.parametrize("text", ["a\rb", "\r", "a\r\nb", "a\nb", 'a"\r,b', "a,b", ""])
+def test_every_text_comes_back_from_csv(on_sqlite: Command, text: str) -> None:
+    """As Python's own reader reads it, also where lines end inside of it, in a value and in a name."""
+    storage = open_storage(on_sqlite.url)
+    storage.create_study(make_spec("odd"))
+    trials = [make_trial(number, study="odd", params={"p": text, f"name {text}": 1}) for number in range(2)]
+    storage.add_trials("odd", trials)
+    storage.close()
+    command = [CAVIAR, "query", "odd", "--format", "csv", "--storage", on_sqlite.url]
+
+    printed = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=True).stdout.decode()
+
+    rows = list(csv.DictReader(io.StringIO(printed, newline="")))
+    assert [(row["number"], row["params.p"], row[f"params.name {text}"]) for row in rows] == [
+        ("0", text, "1"),
+        ("1", text, "1"),
+    ]
 
 
 @pytest.mark.parametrize(
