@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -25,6 +26,9 @@ app = App(
 db = App(name="db", help="Look after the trial database.")
 app.command(panda)
 app.command(db)
+
+#: What a write to stdout fails with: it is full, broken, or closed.
+_OUTPUT_IS_LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 Format = Literal["table", "json", "csv", "parquet"]
 
@@ -201,10 +205,13 @@ def upgrade(*, storage: Storage = None) -> int:
 
 def main() -> None:
     """Run the command line and exit."""
+    if sys.stdout is None:  # closed by whoever started this: what would be printed goes nowhere
+        sys.stdout = Path(os.devnull).open("w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a text of a trial may hold what no encoding does
     try:
         status = app(exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # the last that can fail
     except CaviarError as error:
         _say(str(error))
         status = 1
@@ -212,15 +219,26 @@ def main() -> None:
         _say("interrupted; run the same command to go on", kind="")
         status = 130
     except BrokenPipeError:
-        # whoever read our output has seen enough; a second complaint at exit would be noise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # whoever read our output has seen enough
+        _drop_output()
         status = 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_IS_LOST:
+            raise
+        _drop_output()
+        _say(f"cannot write the output: {error.strerror or error}; send it to another place")
+        status = 1
     except Exception as error:
         if not type(error).__module__.startswith("cyclopts"):
             raise
         _say(f"{_one_line(error)}; see `caviar --help`", kind="usage: ")
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _drop_output() -> None:
+    """Let what is left of the output go nowhere; Python would complain of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, kind: str = "error: ") -> None:

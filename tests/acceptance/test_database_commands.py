@@ -321,6 +321,40 @@ def test_every_text_comes_back_from_csv(on_sqlite: Command, text: str) -> None:
     ]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("query", "digits", "--format", "json"),
+        ("query", "digits", "--format", "csv"),
+        ("query", "digits", "--format", "parquet"),
+        ("query", "digits"),
+        ("sql", f"{NUMBERS} select x from a", "--limit", "100000"),
+        ("sql", f"{NUMBERS} select x from a", "--limit", "100000", "--format", "parquet"),
+        ("show", "digits/0"),
+        ("studies", "--format", "json"),
+        ("tag", "digits", "good"),
+        ("--help",),
+        ("--version",),
+    ],
+)
+def test_output_that_cannot_be_written_ends_in_one_line(
+    on_sqlite: Command, words: tuple[str, ...], unbuffered: str
+) -> None:
+    """However much there is of it."""
+    environment = os.environ | {"CAVIAR_STORAGE": on_sqlite.url, "PYTHONUNBUFFERED": unbuffered}
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [CAVIAR, *words], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S
+        )
+
+    assert done.returncode == 1
+    found = [line for line in done.stderr.splitlines() if not line.startswith("caviar: note:")]
+    assert found == ["caviar: error: cannot write the output: No space left on device; send it to another place"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
