@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import socket
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -21,6 +22,16 @@ Settings = Annotated[
     tuple[str, ...] | None,
     Parameter(name="--set", consume_multiple=True, negative="", help="NAME=VALUE ..., settings to change at once."),
 ]
+
+
+def _refuse_option(_type: object, text: object) -> None:
+    """Refuse what looks like an option: it is a misspelt one."""
+    if isinstance(text, str) and re.fullmatch(r"-[A-Za-z]|--[A-Za-z][\w-]*(=.*)?", text, re.DOTALL):
+        raise ValueError(f"Unknown option: {text}")
+
+
+#: A text of the user's, which may begin with a minus.
+Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 
 #: Words for an `epochs` without end.
 _ENDLESS = ("none", "until-stopped")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from caviar.bootstrap import make_storage, storage_url
+from caviar.cli.arguments import Text
 from caviar.errors import SettingsError
 
 Storage = Annotated[
@@ -18,7 +19,7 @@ Storage = Annotated[
 
 
 def sql(
-    statement: str,
+    statement: Text,
     /,
     *,
     limit: int = 1000,
@@ -172,7 +173,7 @@ def rename(study: str, name: str, /, *, storage: Storage = None) -> int:
     return 0
 
 
-def note(study: str, text: str | None = None, /, *, storage: Storage = None) -> int:
+def note(study: str, text: Text | None = None, /, *, storage: Storage = None) -> int:
     """Print the note of STUDY, or replace it by TEXT.
 
     Parameters

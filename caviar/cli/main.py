@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from caviar import __version__
-from caviar.cli.arguments import Json, Storage
+from caviar.cli.arguments import Json, Storage, Text
 from caviar.cli.panda import panda
 from caviar.errors import CaviarError
 
@@ -124,7 +124,7 @@ def query(
     study: str,
     /,
     *,
-    where: str | None = None,
+    where: Text | None = None,
     sort: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     limit: int | None = None,
     format: Format = "table",

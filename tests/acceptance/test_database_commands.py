@@ -355,6 +355,28 @@ def test_output_that_cannot_be_written_ends_in_one_line(
     assert found == ["caviar: error: cannot write the output: No space left on device; send it to another place"]
 
 
+def test_arguments_may_begin_with_a_minus(on_sqlite: Command) -> None:
+    """Where a text, an expression or a statement is expected; what looks like an option stays one."""
+    caviar = on_sqlite
+    assert caviar.run("note", "digits", "-5 degrees").stdout == "-5 degrees\n"
+    assert caviar.run("note", "digits", "--storage", caviar.url).stdout == "-5 degrees\n"
+    assert len(caviar.json("query", "digits", "--where", "-1 < learning_rate", "--format", "json")) == 10
+    assert caviar.json("sql", "-- comment\nselect 1 as a", "--format", "json") == [{"a": 1}]
+    assert caviar.json("sql", "--format", "json", "-- comment\nselect 1 as a") == [{"a": 1}]
+
+    for words in (
+        ("note", "digits", "--storag"),
+        ("note", "digits", "-x"),
+        ("note", "digits", "--storag=x"),
+        ("sql", "--limt"),
+        ("sql", "--limt=3", "select 1"),
+        ("query", "digits", "--where", "--sort", "number"),
+        ("query", "digits", "--where", "--format=json"),
+    ):
+        assert "usage" in caviar.run(*words, status=2).stderr
+    assert caviar.run("note", "digits").stdout == "-5 degrees\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
