@@ -206,7 +206,7 @@ def upgrade(*, storage: Storage = None) -> int:
 def main() -> None:
     """Run the command line and exit."""
     if sys.stdout is None:  # closed by whoever started this: what would be printed goes nowhere
-        sys.stdout = Path(os.devnull).open("w")
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a text of a trial may hold what no encoding does
     try:

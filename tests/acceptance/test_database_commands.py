@@ -355,6 +355,18 @@ def test_output_that_cannot_be_written_ends_in_one_line(
     assert found == ["caviar: error: cannot write the output: No space left on device; send it to another place"]
 
 
+@pytest.mark.parametrize("format", ["table", "json", "csv", "parquet"])
+def test_a_closed_stdout_is_no_error(on_sqlite: Command, format: str) -> None:
+    """Whoever closed it wants no output."""
+    script = 'exec "$0" query digits --format "$1" --storage "$2" >&-'
+
+    done = subprocess.run(
+        ["sh", "-c", script, CAVIAR, format, on_sqlite.url], stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_arguments_may_begin_with_a_minus(on_sqlite: Command) -> None:
     """Where a text, an expression or a statement is expected; what looks like an option stays one."""
     caviar = on_sqlite
