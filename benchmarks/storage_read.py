@@ -39,13 +39,12 @@ def make(url: str, n_trials: int, n_reports: int) -> None:
         told = databases.results(databases.waiting(numbers), n_reports)
         storage.add_trials("bench", [result.trial for result in told])
         ids = (schema.trial_id(1, number) for number in numbers)
-        rows = [
-            row
+        blocks = [
+            report_rows.to_block(trial_id, result.reports)
             for trial_id, result in zip(ids, told, strict=True)
             if result.reports is not None
-            for row in report_rows.to_rows(trial_id, result.reports)
         ]
-        storage.database.write("add reports", lambda connection, rows=rows: bulk.put_reports(connection, rows))
+        storage.database.write("add reports", lambda connection, blocks=blocks: bulk.put_reports(connection, blocks))
     storage.close()
 
 

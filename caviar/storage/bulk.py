@@ -6,7 +6,8 @@ statement for each row would also run the counting triggers for each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, count, repeat
 from typing import Any
 
 from sqlalchemy import Table
@@ -18,8 +19,8 @@ from caviar.storage.rows import WRITTEN, WRITTEN_TYPES
 _KEY = ("id", "study_id", "number", "space_version")
 _CHANGED = tuple(name for name in WRITTEN if name not in _KEY)
 
-#: trial id, epoch, metrics as JSON.
-ReportRow = tuple[int, int, str]
+#: Reports of one trial: its id, the epoch of the first, and the metrics of each epoch from there on, as JSON.
+ReportBlock = tuple[int, int, Sequence[str]]
 
 _SQLITE_INSERT = f"INSERT INTO trials ({', '.join(WRITTEN)}) VALUES ({', '.join('?' * len(WRITTEN))})"
 # The id comes last, so that a row need only be turned round.
@@ -54,7 +55,7 @@ def insert_trials(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> No
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(_SQLITE_INSERT, list(rows))
     else:
-        connection.exec_driver_sql(_POSTGRES_INSERT, _columns(rows))
+        connection.exec_driver_sql(_POSTGRES_INSERT, _columns(rows, WRITTEN_TYPES))
 
 
 def update_trials(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -66,35 +67,42 @@ def update_trials(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> in
         skip = len(_KEY)
         changed = [(*row[skip:], row[0]) for row in rows]
         return connection.exec_driver_sql(_SQLITE_UPDATE, changed).rowcount
-    return connection.exec_driver_sql(_POSTGRES_UPDATE, _columns(rows)).rowcount
+    return connection.exec_driver_sql(_POSTGRES_UPDATE, _columns(rows, WRITTEN_TYPES)).rowcount
 
 
-def put_reports(connection: Connection, rows: Sequence[ReportRow]) -> None:
+def put_reports(connection: Connection, blocks: Sequence[ReportBlock]) -> None:
     """Insert reports; one of the same trial and epoch is replaced.
 
-    No two rows may have the same trial and epoch.
+    No two may be of the same trial and epoch.
     """
-    if not rows:
+    if not any(texts for _, _, texts in blocks):
         return
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_SQLITE_REPORTS, list(rows))
+        # The driver takes the rows one by one; SQLAlchemy would want them all at once.
+        cursor: Any = connection.connection.cursor()
+        cursor.executemany(_SQLITE_REPORTS, _rows(blocks))
         return
-    if _copy_reports(connection, rows):
+    if _copy_reports(connection, blocks):
         return
-    connection.exec_driver_sql(_POSTGRES_REPORTS, _columns(rows))
+    connection.exec_driver_sql(_POSTGRES_REPORTS, _columns(list(_rows(blocks)), ("bigint", "bigint", "jsonb")))
 
 
-def _copy_reports(connection: Connection, rows: Sequence[ReportRow]) -> bool:
+def _rows(blocks: Sequence[ReportBlock]) -> Iterator[tuple[int, int, str]]:
+    """Return trial, epoch and metrics of each report, made by loops in C and held one at a time."""
+    return chain.from_iterable(zip(repeat(trial_id), count(first), texts) for trial_id, first, texts in blocks)
+
+
+def _copy_reports(connection: Connection, blocks: Sequence[ReportBlock]) -> bool:
     """Copy reports into Postgres; return False, with nothing done, where one of them is there already."""
     from psycopg.errors import UniqueViolation
 
     # COPY takes a backslash for an escape, and JSON has some in strings with quotes.
-    block = "".join(f"{trial_id}\t{epoch}\t{metrics}\n" for trial_id, epoch, metrics in rows).replace("\\", "\\\\")
+    text = "".join(map("%d\t%d\t%s\n".__mod__, _rows(blocks))).replace("\\", "\\\\")
     savepoint = connection.begin_nested()
     cursor = connection.connection.cursor()
     try:
         with cursor.copy("COPY reports (trial_id, epoch, metrics) FROM STDIN") as copy:
-            copy.write(block)
+            copy.write(text)
     except UniqueViolation:
         savepoint.rollback()
         return False
@@ -104,5 +112,17 @@ def _copy_reports(connection: Connection, rows: Sequence[ReportRow]) -> bool:
     return True
 
 
-def _columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
-    return tuple(list(column) for column in zip(*rows, strict=True))
+def _columns(rows: Sequence[tuple[Any, ...]], types: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of rows as Postgres writes arrays. The driver needs four times as long for each value."""
+    return tuple(
+        _array(column, is_text=kind not in ("bigint", "float8"))
+        for column, kind in zip(zip(*rows, strict=True), types, strict=True)
+    )
+
+
+def _array(values: Sequence[Any], *, is_text: bool) -> str:
+    if is_text:
+        words = ("NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values)
+    else:
+        words = ("NULL" if v is None else repr(v) for v in values)
+    return "{" + ",".join(words) + "}"

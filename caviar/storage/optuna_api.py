@@ -217,7 +217,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         bulk.put_reports(
             connection,
             [
-                (trial_id, step, codec.encode_metrics({study.metric: value}))
+                (trial_id, step, [codec.encode_metrics({study.metric: value})])
                 for step, value in trial.intermediate_values.items()
             ],
         )

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from caviar.errors import StorageError
 from caviar.records import Reports
 from caviar.storage import codec
-from caviar.storage.bulk import ReportRow
+from caviar.storage.bulk import ReportBlock
 
 #: More missing epochs between two reports than this are taken for steps, not for epochs.
 _WIDEST_GAP = 1_000_000
 
 
-def to_rows(trial_id: int, reports: Reports) -> list[ReportRow]:
-    """Return reports as rows.
+def to_block(trial_id: int, reports: Reports) -> ReportBlock:
+    """Return reports as the database takes them.
 
     Raises:
         StorageError: the shape of the values does not fit the names.
@@ -24,14 +24,13 @@ def to_rows(trial_id: int, reports: Reports) -> list[ReportRow]:
     values = np.asarray(reports.values, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(reports.metrics):
         if not values.size:
-            return []
+            return trial_id, 1, ()
         raise StorageError(
             f"reports of {len(reports.metrics)} metrics must have as many columns, found shape {values.shape}"
         )
     for name in reports.metrics:
         codec.check_name("metric", name)
-    texts = codec.encode_report_rows(reports.metrics, values)
-    return [(trial_id, int(reports.first_epoch) + i, text) for i, text in enumerate(texts)]
+    return trial_id, int(reports.first_epoch), codec.encode_report_rows(reports.metrics, values)
 
 
 def from_rows(found: Sequence[tuple[int, str]], order: Sequence[str], trial: str) -> Reports:

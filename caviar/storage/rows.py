@@ -14,7 +14,7 @@ from sqlalchemy.engine import Row
 from caviar.errors import SettingsError, StorageError
 from caviar.records import DataSpec, Direction, StudySpec, Trial, TrialState
 from caviar.storage import codec, schema
-from caviar.storage.types import as_utc, time_from_db, time_to_text
+from caviar.storage.types import time_from_db, time_to_text
 
 #: Columns of `trials` that a record fills, in the order of `trial_row`. The id is first.
 WRITTEN = (
@@ -40,7 +40,7 @@ _INT64 = range(-(2**63), 2**63)
 _STATES = {str(state): state for state in TrialState}
 
 
-def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None, *, as_text: bool) -> tuple[Any, ...]:
+def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None) -> tuple[Any, ...]:
     """Return a trial as the values of `WRITTEN`.
 
     Args:
@@ -48,7 +48,6 @@ def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None, *
         study_id: id of its study.
         metric: the study's metric.
         parent_id: id of its parent, where that is in this database.
-        as_text: write times as texts, for SQLite.
 
     Raises:
         StorageError: something in it cannot be stored.
@@ -59,7 +58,6 @@ def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None, *
             value = float(value)
             if value != value:
                 raise StorageError("its value is NaN, expected a number, or None where there is none")
-        time = time_to_text if as_text else as_utc
         number = check_number(trial.number)
         return (
             schema.trial_id(study_id, number),
@@ -75,8 +73,8 @@ def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None, *
             codec.encode_metrics(trial.metrics),
             operator.index(trial.epoch),
             None if trial.seconds is None else float(trial.seconds),
-            time(trial.started_at),
-            time(trial.finished_at),
+            time_to_text(trial.started_at),
+            time_to_text(trial.finished_at),
             codec.encode_text(trial.parent),
             parent_id,
             None if trial.parent_epoch is None else operator.index(trial.parent_epoch),

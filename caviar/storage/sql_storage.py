@@ -361,10 +361,11 @@ class SqlStorage(Storage):
                 f"could not write {len(changed)} trials of {study!r}: {len(changed) - found} of the numbers "
                 f"{_span(trials)} are not in the database; add them first"
             )
-        reported = []
-        for row, result in zip(changed, results, strict=True):
-            if result.reports is not None:
-                reported.extend(report_rows.to_rows(row[0], result.reports))
+        reported = [
+            report_rows.to_block(row[0], result.reports)
+            for row, result in zip(changed, results, strict=True)
+            if result.reports is not None
+        ]
         bulk.put_reports(connection, reported)
         self._names.commit(key.id, learnt)
 
@@ -447,13 +448,7 @@ class SqlStorage(Storage):
             if trial.study != key.name:
                 raise StorageError(f"trial {trial.name!r} was given as one of {key.name!r}; write it to its own study")
         return [
-            rows.trial_row(
-                trial,
-                key.id,
-                key.metric,
-                None if trial.parent is None else parents.get(trial.parent),
-                as_text=self._db.is_sqlite,
-            )
+            rows.trial_row(trial, key.id, key.metric, None if trial.parent is None else parents.get(trial.parent))
             for trial in trials
         ]
 
