@@ -30,6 +30,15 @@ def _refuse_option(_type: object, text: object) -> None:
         raise ValueError(f"Unknown option: {text}")
 
 
+def _refuse_long_option(_type: object, text: object) -> None:
+    """Refuse what stands where a value was forgotten: no name begins with two minuses."""
+    if isinstance(text, str) and text.startswith("--"):
+        raise ValueError(f"expected a name, found the option {text}")
+
+
+#: A name to sort by, which may begin with a minus.
+SortKey = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_refuse_long_option)]
+
 #: A text of the user's, which may begin with a minus.
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 

@@ -9,13 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from caviar.bootstrap import make_storage, storage_url
-from caviar.cli.arguments import Text
+from caviar.cli.arguments import Storage, Text
 from caviar.errors import SettingsError
-
-Storage = Annotated[
-    str | None,
-    Parameter(name="--storage", help="Database URL [CAVIAR_STORAGE, else sqlite:///caviar.db]."),
-]
 
 
 def sql(
@@ -103,8 +98,9 @@ def import_(
     if study is not None:
         raise SettingsError("--study goes with --from-optuna URL; a file holds one study")
     assert file is not None
-    from caviar.storage.exchange import import_study
+    from caviar.storage.exchange import check_export, import_study
 
+    check_export(file)  # before a database is made for nothing
     opened = make_storage(storage)
     try:
         spec = import_study(opened, file, name=name)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from caviar.cli.database import Storage
+from caviar.cli.arguments import Storage
 from caviar.doctor import diagnose
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}

@@ -13,6 +13,7 @@ import os
 import shlex
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +79,13 @@ def export_study(storage: Storage, study: str, path: str | Path) -> int:
     return n
 
 
+def check_export(path: str | Path) -> None:
+    """Raise what :func:`import_study` would say of a file, as far as its beginning tells."""
+    path = _checked(path)
+    with _as_data_errors(path):
+        _opened(path)
+
+
 def import_study(storage: Storage, path: str | Path, *, name: str | None = None) -> StudySpec:
     """Read a study that `export_study` wrote, whole or not at all.
 
@@ -92,21 +100,31 @@ def import_study(storage: Storage, path: str | Path, *, name: str | None = None)
         DataError: it is no export of caviar, of another version, or has unknown columns or values.
     """
     path = _checked(path)
-    if not path.is_file():
-        raise DataNotFound(f"there is no file {str(path)!r}")
-    read = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
-    try:
-        records = read(path)
-        header = _checked_header(next(records, None), path)
-        spec = _spec(header, path)
+    with _as_data_errors(path):
+        spec, header, records = _opened(path)
         if name is not None:
             spec = replace(spec, name=name)
         _store(storage, spec, records, header)
+    return storage.get_study(spec.name)
+
+
+def _opened(path: Path) -> tuple[StudySpec, Record, Iterator[Record]]:
+    """Return the spec of a file, its header, and what reads its trials."""
+    if not path.is_file():
+        raise DataNotFound(f"there is no file {str(path)!r}")
+    records = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix](path)
+    header = _checked_header(next(records, None), path)
+    return _spec(header, path), header, records
+
+
+@contextmanager
+def _as_data_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except CaviarError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"cannot read {str(path)!r} as an export of caviar: {' '.join(str(error).split())}") from error
-    return storage.get_study(spec.name)
 
 
 def _checked(path: str | Path) -> Path:

@@ -7,6 +7,8 @@ study's is not. Views and triggers are in :mod:`caviar.storage.ddl`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -25,6 +27,7 @@ from sqlalchemy import (
     false,
     text,
 )
+from sqlalchemy.engine import Connection
 
 from caviar.storage.types import Id, JsonText, UtcTime
 
@@ -82,7 +85,6 @@ studies = Table(
     #: JSON: fields of the spec that have no column of their own.
     Column("settings", Text, nullable=False, server_default="{}"),
     UniqueConstraint("name"),
-    sqlite_autoincrement=True,
 )
 
 #: How many trials a study has in each state, kept by triggers, because counting a million rows takes too long.
@@ -96,7 +98,6 @@ study_counts = Table(
     ),
     #: One more than the highest number.
     Column("next_number", BigInteger, nullable=False, server_default="0"),
-    postgresql_with={"fillfactor": 50},
 )
 
 study_tags = Table(
@@ -165,12 +166,7 @@ trials = Table(
     Index("ix_trials_study_id_value", "study_id", "value", "tie", "number"),
     Index("ix_trials_study_id_score", "study_id", "score", "number"),
     Index("ix_trials_study_id_tie", "study_id", "tie", "number"),
-    Index(
-        "ix_trials_parent_id",
-        "parent_id",
-        sqlite_where=text("parent_id IS NOT NULL"),
-        postgresql_where=text("parent_id IS NOT NULL"),
-    ),
+    Index("ix_trials_parent_id", "parent_id"),
 )
 
 #: No foreign key: the writer computes the id from a trial it has just written, and checking each row doubles the time.
@@ -181,7 +177,6 @@ reports = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("metrics", JsonText, nullable=False),
     PrimaryKeyConstraint("trial_id", "epoch"),
-    sqlite_with_rowid=False,
 )
 
 #: States on disk; the files lie in the checkpoint folder, which is not part of the database.
@@ -206,7 +201,6 @@ checkpoints = Table(
     Column("abandoned", Boolean, nullable=False, server_default=false()),
     Column("created_at", UtcTime, nullable=False),
     Index("ix_checkpoints_trial_id_epoch", "trial_id", "epoch"),
-    sqlite_autoincrement=True,
 )
 
 #: What people and rules asked of a running trial, and what became of it.
@@ -240,7 +234,6 @@ interventions = Table(
     Column("asked_at", UtcTime, nullable=False),
     Column("applied_at", UtcTime),
     UniqueConstraint("trial_id", "token"),
-    sqlite_autoincrement=True,
 )
 
 #: The trials that are babysat, or were: a trial that is here is panda mode's, and no sweep trains it.
@@ -274,7 +267,6 @@ sweeps = Table(
     #: JSON object: seconds by what they were spent on.
     Column("ledger", Text, nullable=False, server_default="{}"),
     Index("ix_sweeps_study_id", "study_id"),
-    sqlite_autoincrement=True,
 )
 
 #: Who may write a study.
@@ -308,6 +300,30 @@ trial_attrs = Table(
     Column("value", Text, nullable=False),
     PrimaryKeyConstraint("trial_id", "kind", "key"),
 )
+
+#: What only one dialect has, by table or index.
+_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "sqlite": {
+        **{name: {"autoincrement": True} for name in ("studies", "checkpoints", "interventions", "sweeps")},
+        "reports": {"with_rowid": False},
+        "ix_trials_parent_id": {"where": text("parent_id IS NOT NULL")},
+    },
+    "postgresql": {
+        "study_counts": {"with": {"fillfactor": 50}},
+        "ix_trials_parent_id": {"where": text("parent_id IS NOT NULL")},
+    },
+}
+
+
+def create_all(connection: Connection) -> None:
+    """Make all tables and indexes."""
+    # Given to the tables above, the options would import both dialects, which takes as long as a query.
+    dialect = connection.dialect.name
+    for table in metadata.tables.values():
+        parts: list[Table | Index] = [table, *table.indexes]
+        for part in parts:
+            part.dialect_options[dialect].update(_OPTIONS[dialect].get(str(part.name), {}))
+    metadata.create_all(connection, checkfirst=False)
 
 
 def trial_id(study_id: int, number: int) -> int:

@@ -119,7 +119,7 @@ def _create(connection: Connection, shown: str) -> str:
     if found is not None:  # another process was faster
         return found
     _refuse_foreign(connection, shown)
-    schema.metadata.create_all(connection, checkfirst=False)
+    schema.create_all(connection)
     for statement in ddl.statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
     connection.exec_driver_sql(

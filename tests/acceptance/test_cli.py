@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cyclopts import App
 
-from caviar.cli.main import app
+from caviar.cli.commands import app
 
 if TYPE_CHECKING:
     from tests.acceptance.conftest import Caviar
@@ -275,6 +275,32 @@ def test_doctor_says_what_is_wrong_and_what_to_do(caviar: Caviar) -> None:
     assert [line.split()[1] for line in problems] == ["cluster", "database"]
     assert "python -m workers --head" in problems[0]
     assert "secret" not in ill
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)], ids=str)
+def test_the_front_page_names_each_command_once(caviar: Caviar, words: tuple[str, ...]) -> None:
+    """And is no wider than a terminal."""
+    page = caviar.run(*words).stdout
+
+    named = re.findall(r"^  (\w+)  +\S.+\.$", page, re.MULTILINE)
+    assert sorted(named) == sorted(name for name in app if not name.startswith("-"))
+    assert page.startswith("Usage: caviar ")
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_an_option_is_not_taken_for_the_name_to_sort_by(swept: Caviar) -> None:
+    """A forgotten name is said, instead of leaving the next option out."""
+    done = swept.run("query", "iris", "--sort", "--limit", "1", status=2)
+
+    assert "expected a name, found the option --limit" in done.stderr
+
+
+def test_what_an_error_quotes_does_nothing_to_the_terminal(swept: Caviar) -> None:
+    """Control characters of what was typed come back as text."""
+    done = swept.run("show", "\x1b[2Jno", status=1)
+
+    assert "\x1b" not in done.stderr
+    assert "\\x1b[2Jno" in done.stderr
 
 
 @pytest.mark.parametrize("command", ALL_COMMANDS, ids=" ".join)

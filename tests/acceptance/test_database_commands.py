@@ -415,6 +415,18 @@ def test_what_cannot_be_done_says_why(on_sqlite: Command, words: tuple[str, ...]
     assert re.search(message, on_sqlite.run(*words, status=1).stderr)
 
 
+def test_a_file_that_cannot_be_imported_makes_no_database(tmp_path: Path) -> None:
+    """A mistyped name leaves the folder as it was."""
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    command = Command(tmp_path, "sqlite:///caviar.db")
+
+    said = [command.run("import", name, status=1).stderr for name in ("none.jsonl", "other.csv")]
+
+    assert "there is no file" in said[0]
+    assert "no export of caviar" in said[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -1,0 +1,37 @@
+"""What `caviar` and `caviar --help` print, at once: no library is imported for it."""
+
+from __future__ import annotations
+
+#: Every command, in the groups and the order in which people meet them.
+FRONT_PAGE = """\
+Usage: caviar COMMAND [--help]
+
+Train many neural networks at once, and babysit one. A first sweep, on data that
+is here already: caviar sweep digits
+
+Train
+  sweep      Train many models until a study holds --trials of them.
+  panda      Babysit one model: watch it live, steer it, go back, branch.
+
+Ask
+  studies    List the studies of the database.
+  show       Show a study and its best trial, or one trial with its curve.
+  query      List the trials that an expression finds, sorted.
+  sql        Run one SQL statement that reads, best over the views.
+  dashboard  Show the database in optuna-dashboard, on this machine.
+
+Keep
+  export     Write a study to a .jsonl, .parquet or .csv file.
+  import     Read a study from such a file, or studies of Optuna.
+  note       Print or replace the note of a study.
+  tag        Tag a study.
+  rename     Give a study another name.
+  delete     Delete a study with all its trials.
+
+Look after
+  doctor     Look at this machine, the nodes of a cluster and the database.
+  db         Bring the database to the schema of this caviar.
+
+A trial is named STUDY/NUMBER. The database is caviar.db in this folder, or what
+--storage or CAVIAR_STORAGE says. `caviar --version` prints the version.
+"""
