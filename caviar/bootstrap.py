@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from caviar.errors import ExecutorError
 from caviar.storage import Storage, open_storage
-from caviar.storage.spool import DEFAULT_FOLDER
 
 if TYPE_CHECKING:
     from caviar.execution.base import Executor
@@ -24,6 +23,8 @@ def storage_url(url: str | None = None) -> str:
 
 def spool_folder() -> Path:
     """Return `CAVIAR_SPOOL`, else a folder in the working directory: where results wait for a lost database."""
+    from caviar.storage.spool import DEFAULT_FOLDER
+
     return Path(os.environ.get("CAVIAR_SPOOL") or DEFAULT_FOLDER)
 
 

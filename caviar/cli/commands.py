@@ -10,7 +10,6 @@ from cyclopts import App, Parameter
 
 from caviar import __version__
 from caviar.cli.arguments import Json, SortKey, Storage, Text
-from caviar.cli.panda import panda
 
 app = App(
     name="caviar",
@@ -19,7 +18,6 @@ app = App(
     help_format="plaintext",
 )
 db = App(name="db", help="Look after the trial database.")
-app.command(panda)
 app.command(db)
 
 Format = Literal["table", "json", "csv", "parquet"]
@@ -168,6 +166,7 @@ def show(
 
 
 # Loaded when they are used.
+app.command("caviar.cli.panda:panda", name="panda")
 app.command(
     "caviar.cli.database:sql", help="Run one SQL statement that reads, best over the views v_trials, v_best, ..."
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, exc, func, insert, select, update
@@ -24,11 +25,12 @@ from caviar.storage.database import Database
 from caviar.storage.filters import Filters, Known, known_metrics
 from caviar.storage.names import NameBook
 from caviar.storage.sql_ledgers import SqlLedgers
-from caviar.storage.sql_sessions import SqlSessions
 from caviar.storage.version import prepare
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from caviar.storage.sql_sessions import SqlSessions
 
 _READ_SQL = ", ".join(rows.READ)
 _STUDIES = schema.studies.c
@@ -64,7 +66,6 @@ class SqlStorage(Storage):
         self._db = database
         self._names = NameBook()
         prepare(database, create=create)
-        self.sessions = SqlSessions(self)
         self.ledgers = SqlLedgers(self)
         self.path = database.path
 
@@ -75,6 +76,13 @@ class SqlStorage(Storage):
     def url(self) -> str:
         """The URL, its password hidden."""
         return self._db.shown
+
+    @cached_property
+    def sessions(self) -> SqlSessions:  # type: ignore[override]
+        """The babysat trials; loaded by whoever asks for them, as queries do not."""
+        from caviar.storage.sql_sessions import SqlSessions
+
+        return SqlSessions(self)
 
     @property
     def database(self) -> Database:
