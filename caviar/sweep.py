@@ -24,8 +24,10 @@ from caviar.storage.spool import DEFAULT_FOLDER, Spool
 from caviar.training.dataset import Dataset
 from caviar.training.state import TrainState
 
-#: Trials sampled and added to the database at a time: memory stays flat however many there are to be.
+#: Trials sampled and added to the database at a time: memory stays flat however many there are to be. The first are
+#: few, so that no worker waits while many are drawn.
 _BLOCK = 1024
+_FIRST_BLOCK = 32
 #: Slices submitted for each worker: one that trains and one that waits, so that no worker does.
 _SLICES_PER_WORKER = 2
 _POLL_S = 0.2
@@ -214,9 +216,9 @@ class _Sweep:
         last = self.storage.trials(self.spec.name, where="parent is null", sort="-number", limit=limit)
         return next((trial.number + 1 for trial in last if trial.number not in self.babysat), 0)
 
-    def _sample(self) -> None:
-        """Add the next block of trials, up to the budget, to the database and to the pool."""
-        n_new = min(_BLOCK, self.n_trials - sum(self.counts.values()))
+    def _sample(self, n_most: int) -> None:
+        """Add the next trials, up to the budget, to the database and to the pool."""
+        n_new = min(n_most, self.n_trials - sum(self.counts.values()))
         if n_new <= 0:
             return
         free = (number for number in itertools.count(self.next_number) if number not in self.babysat)
@@ -253,14 +255,16 @@ class _Sweep:
     def _submit(self) -> None:
         n_workers = self.executor.n_workers
         while len(self.jobs) < _SLICES_PER_WORKER * n_workers and self.recorder.has_room:
-            if len(self.pool) < _BLOCK // 4:
-                self._sample()
+            if not self.pool:
+                self._sample(_FIRST_BLOCK)
             if not self.pool:
                 return
             if self.executor.can_grow:
                 self.executor.expect(self._seconds_to_come())
             tasks = tuple(map(self.planner.cut, self.planner.take(self.pool, n_workers)))
             self.jobs[self.executor.submit(self._slice(tasks))] = None
+        if len(self.pool) < _BLOCK // 4 and self.recorder.has_room:
+            self._sample(_BLOCK)
 
     def _slice(self, tasks: tuple[TrialTask, ...]) -> Slice:
         return Slice(tasks=tasks, kernel=self.spec.kernel, expected_s=self.planner.seconds(tasks))

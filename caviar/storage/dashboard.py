@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -12,6 +13,8 @@ from caviar.errors import SettingsError
 from caviar.storage.optuna_api import OptunaStorage
 
 _LOOPBACK = "127.0.0.1"
+#: Reading what a quick sweep writes keeps a core busy: the page may wait, training should not.
+_NICENESS = 10
 _NAMES = (_LOOPBACK, "localhost")
 
 
@@ -43,6 +46,8 @@ def serve(url: str, port: int, on_start: Callable[[str], None]) -> None:
     if not 0 <= port < 65536:
         raise SettingsError(f"port must be 0 to 65535, found {port}")
     storage = OptunaStorage(url, create=False)
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
     try:
         app = _for_this_machine(optuna_dashboard.wsgi(storage))
         try:
