@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._base import DEFAULT_STUDY_NAME_PREFIX
@@ -25,9 +25,10 @@ from sqlalchemy import exc, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from caviar.errors import StorageError
-from caviar.storage import admin, bulk, codec, leases, optuna_view, schema
+from caviar.storage import admin, bulk, codec, leases, optuna_attrs, optuna_view, schema
 from caviar.storage.database import Database
 from caviar.storage.optuna_cache import TrialCache
+from caviar.storage.optuna_params import ParamBook
 from caviar.storage.sql_storage import insert_study
 from caviar.storage.types import time_to_text
 from caviar.storage.version import prepare
@@ -57,8 +58,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
             self._db.close()
             raise
         self._cache = TrialCache()
-        #: Which params of which study are known to the database, with their distribution.
-        self._known_params: dict[tuple[int, str], BaseDistribution] = {}
+        self._params = ParamBook()
         self._metrics: dict[int, str] = {}
         self._lock = threading.Lock()
 
@@ -93,7 +93,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
             study_id = self._add_study(connection, study.study_name, study.directions)
             for kind, attrs in (("user", study.user_attrs), ("system", study.system_attrs)):
                 for key, value in attrs.items():
-                    self._put_attr(connection, schema.study_attrs, {"study_id": study_id}, kind, key, value)
+                    optuna_attrs.put_study_attr(connection, study_id, kind, key, value)
             for trial in trials:
                 self._add_trial(connection, study_id, trial)
             return study_id
@@ -133,7 +133,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         }
         study_id = insert_study(connection, row)
         # An attempt that was rolled back may have had the same id.
-        self._known_params = {key: known for key, known in self._known_params.items() if key[0] != study_id}
+        self._params.forget(study_id)
         return study_id
 
     def delete_study(self, study_id: int) -> None:
@@ -182,7 +182,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
                 attrs.setdefault(row.study_id, []).append(row)
             studies = []
             for study in connection.execute(select(schema.studies).order_by(_studies.id)):
-                user, system = _split_attrs(attrs.get(study.id, []), study)
+                user, system = optuna_attrs.split(attrs.get(study.id, []), study)
                 studies.append(
                     FrozenStudy(
                         study_name=study.name,
@@ -213,7 +213,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         values = optuna_view.trial_values(trial, trial_id, study_id, number)
         connection.execute(insert(schema.trials).values(**values))
         for name, distribution in trial.distributions.items():
-            self._know_param(connection, study_id, name, distribution, check=False)
+            self._params.learn(connection, study_id, name, distribution, check=False)
         bulk.put_reports(
             connection,
             [
@@ -221,16 +221,13 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
                 for step, value in trial.intermediate_values.items()
             ],
         )
-        attrs = [("user", k, v) for k, v in trial.user_attrs.items()]
-        attrs += [("system", k, v) for k, v in trial.system_attrs.items()]
-        for kind, key, value in attrs:
-            self._put_attr(connection, schema.trial_attrs, {"trial_id": trial_id}, kind, key, value)
+        optuna_attrs.put_trial_attrs(connection, trial_id, trial)
         return trial_id
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        if not self._db.is_sqlite and self._is_known(trial_id // schema.NUMBERS, param_name, distribution):
+        if not self._db.is_sqlite and self._params.is_known(trial_id // schema.NUMBERS, param_name, distribution):
             value = optuna_view.storable(distribution.to_external_repr(param_value_internal))
             entry = json.dumps([param_name, param_value_internal, distribution_to_json(distribution)])
             written = self._db.write_one(
@@ -246,7 +243,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
 
         def work(connection: Connection) -> None:
             trial = self._open_trial(connection, trial_id)
-            self._know_param(connection, trial.study_id, param_name, distribution)
+            self._params.learn(connection, trial.study_id, param_name, distribution)
             params = codec.decode_params(trial.params)
             params[param_name] = optuna_view.storable(distribution.to_external_repr(param_value_internal))
             listed = [entry for entry in json.loads(trial.optuna_params or "[]") if entry[0] != param_name]
@@ -411,47 +408,10 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
             raise UpdateFinishedTrialError(f"Trial#{row.number} has already finished and can not be updated.")
         return row
 
-    def _is_known(self, study_id: int, name: str, distribution: BaseDistribution) -> bool:
-        """Return whether a param is known to the database, and this distribution goes with it."""
-        known = self._known_params.get((study_id, name))
-        try:
-            if known is not None:
-                check_distribution_compatibility(known, distribution)
-        except ValueError:
-            return False
-        return known is not None
-
-    def _know_param(
-        self, connection: Connection, study_id: int, name: str, distribution: BaseDistribution, *, check: bool = True
-    ) -> None:
-        """Note the distribution of a param of a study, or check that it goes with the one there is."""
-        known = self._known_params.get((study_id, name))
-        if known is None:
-            codec.check_name("param", name)
-            names = schema.study_names
-            mine = (names.c.study_id == study_id, names.c.kind == "param", names.c.name == name)
-            row = connection.execute(select(names.c.distribution).where(*mine)).first()
-            text = distribution_to_json(distribution)
-            if row is None:
-                n_names = connection.execute(select(names.c.position).where(names.c.study_id == study_id)).all()
-                connection.execute(
-                    self._insert(names)
-                    .values(study_id=study_id, kind="param", name=name, position=len(n_names), distribution=text)
-                    .on_conflict_do_nothing()
-                )
-                return
-            if row.distribution is None:
-                connection.execute(update(names).where(*mine).values(distribution=text))
-                return
-            known = optuna_view.distribution_of(row.distribution)
-            self._known_params[study_id, name] = known
-        if check:
-            check_distribution_compatibility(known, distribution)
-
     def _set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
         def work(connection: Connection) -> None:
             self._study(connection, study_id)
-            self._put_attr(connection, schema.study_attrs, {"study_id": study_id}, kind, key, value)
+            optuna_attrs.put_study_attr(connection, study_id, kind, key, value)
 
         self._db.write(f"set attribute {key!r} of study {study_id}", work)
 
@@ -486,32 +446,13 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
         if not self._db.write_one(operation, sql.format(*slots, trials=trials), bound):
             self._db.write(operation, lambda connection: self._open_trial(connection, trial_id))
 
-    def _put_attr(
-        self, connection: Connection, table: Any, owner: dict[str, int], kind: str, key: str, value: Any
-    ) -> None:
-        new = self._insert(table).values(**owner, kind=kind, key=codec.encode_text(key), value=json.dumps(value))
-        primary = [column.name for column in table.primary_key]
-        connection.execute(new.on_conflict_do_update(index_elements=primary, set_={"value": new.excluded.value}))
-
-    def _study_attrs(self, study_id: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        def work(connection: Connection) -> tuple[dict[str, Any], dict[str, Any]]:
-            study = self._study(connection, study_id)
-            table = schema.study_attrs
-            return _split_attrs(connection.execute(select(table).where(table.c.study_id == study_id)).all(), study)
-
-        return self._db.read(f"read the attributes of study {study_id}", work)
-
-    def _insert(self, table: Any) -> Any:
-        return bulk.insert_into(table, self._db.dialect)
+    def _study_attrs(self, study_id: int) -> optuna_attrs.Attrs:
+        return self._db.read(
+            f"read the attributes of study {study_id}",
+            lambda connection: optuna_attrs.of_study(connection, self._study(connection, study_id)),
+        )
 
 
 def _directions(study: Row[Any]) -> list[StudyDirection]:
     words = json.loads(study.directions) if study.directions else [study.direction]
     return [StudyDirection[word] for word in words]
-
-
-def _split_attrs(found: Sequence[Row[Any]], study: Row[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    user, system = optuna_view.split_attrs((row.kind, row.key, row.value) for row in found)
-    if study.kind != "optuna":
-        system = {"study:metric_names": [codec.decode_text(study.metric)], **system}
-    return user, system
