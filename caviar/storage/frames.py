@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from caviar.storage import codec
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 #: Columns of `trials` that a frame is made of. Params and metrics follow.
@@ -65,10 +67,26 @@ def make_frame(rows: Sequence[Sequence[Any]], params: Sequence[str], metrics: Se
         for column_name, name in zip(param_columns, params, strict=True):
             values = [one.get(name) for one in parsed]
             data[column_name] = pd.Series(values, dtype=None if values and _is_uniform(values) else object)
-        parsed = codec.join_json(by_column[len(PLAIN) + 1])
-        for column_name, name in zip(metric_columns, metrics, strict=True):
-            data[column_name] = np.array([one.get(name) for one in parsed], dtype=np.float64)
+        data.update(zip(metric_columns, _metric_values(by_column[len(PLAIN) + 1], metrics), strict=True))
     return pd.DataFrame(data)
+
+
+def _metric_values(texts: Sequence[str], names: Sequence[str]) -> list[np.ndarray]:
+    """Return the values of each metric, float64, NaN where there is none."""
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import json
+
+    if texts and names:
+        wanted = json.ParseOptions(pa.schema([(name, pa.float64()) for name in names]))
+        try:
+            table = json.read_json(io.BytesIO("\n".join(texts).encode()), parse_options=wanted)
+        except pa.ArrowInvalid:  # NaN, an infinity or -0.0, which are texts in JSON
+            pass
+        else:
+            return [table[name].to_numpy() for name in names]
+    parsed = codec.join_json(texts)
+    return [np.array([one.get(name) for one in parsed], dtype=np.float64) for name in names]
 
 
 @contextmanager
