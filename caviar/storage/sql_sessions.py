@@ -29,6 +29,7 @@ _LISTED = (
 # what is done each epoch, made once: making a statement takes longer than running it
 _OWNER = select(_sessions.c.owner).where(_sessions.c.trial_id == bindparam("of_trial")).with_for_update()
 _ADD_CHECKPOINT = insert(_checkpoints)
+_FORGET = delete(_checkpoints).where(_checkpoints.c.id == bindparam("of_id"))
 _FORGET_FILE = delete(_checkpoints).where(
     _checkpoints.c.trial_id == bindparam("of_trial"), _checkpoints.c.path == bindparam("of_path")
 )
@@ -190,8 +191,7 @@ class SqlSessions(Sessions):
             for intervention in answered:
                 _put_intervention(connection, trial_id, intervention)
             if forgotten:  # one by one: a statement takes only so many values
-                one = delete(_checkpoints).where(_checkpoints.c.id == bindparam("forgotten_id"))
-                connection.execute(one, [{"forgotten_id": c.id} for c in forgotten])
+                connection.execute(_FORGET, [{"of_id": c.id} for c in forgotten])
             if checkpoint is None:
                 return None
             # the same place of the same timeline again, after a crash, is the same state
