@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import caviar
 from caviar.bootstrap import cluster_address, inspect_cluster, storage_url
-from caviar.errors import CaviarError, ExecutorError, StorageError
+from caviar.errors import CaviarError, ExecutorError, StorageMissing
 from caviar.execution.facts import DECIDE_BITS, ClusterFacts, Facts, NodeFacts, collect_facts
 from caviar.storage.probe import DatabaseFacts, probe
 
@@ -150,9 +150,8 @@ def _look_at_database(found: Diagnosis, url: str) -> None:
     tell = found.findings.append
     try:
         database = probe(url)
-    except StorageError as error:
-        is_new = "holds no caviar database" in str(error)
-        tell(Finding("database", "note" if is_new else "problem", str(error)))
+    except StorageMissing as error:
+        tell(Finding("database", "note", str(error)))
         return
     except CaviarError as error:
         tell(Finding("database", "problem", str(error)))

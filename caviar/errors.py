@@ -42,6 +42,10 @@ class StorageError(CaviarError):
     """the trial database failed"""
 
 
+class StorageMissing(StorageError):
+    """there is no trial database yet"""
+
+
 class StorageUnreachable(StorageError):
     """the trial database does not answer"""
 

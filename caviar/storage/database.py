@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, event, exc
 from sqlalchemy.engine import URL, Connection, Engine, Row
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
-from caviar.errors import StorageError, StorageUnreachable
+from caviar.errors import StorageError, StorageMissing, StorageUnreachable
 from caviar.storage.url import is_read_only, parse_url, shown
 
 #: Longer than any transaction of ours; whoever waits longer is told.
@@ -223,7 +223,7 @@ def _sqlite_path(url: URL, create: bool) -> Path | None:
         if path.exists():
             return path
         if not create:
-            raise StorageError(f"there is no database {str(path)!r}; give --storage URL, or run a sweep to make one")
+            raise StorageMissing(f"there is no database {str(path)!r}; give --storage URL, or run a sweep to make one")
         if not path.parent.is_dir():
             raise StorageError(
                 f"cannot make the database {str(path)!r}: there is no folder {str(path.parent)!r}; make it first"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
 
-from caviar.errors import StorageError, StorageVersionError
+from caviar.errors import StorageError, StorageMissing, StorageVersionError
 from caviar.storage import ddl, schema
 from caviar.storage.database import Database, opened
 
@@ -30,7 +30,7 @@ def prepare(database: Database, *, create: bool = True) -> None:
     found = database.read("read the version of the schema", _read_revision)
     if found is None:
         if not create:
-            raise StorageError(
+            raise StorageMissing(
                 f"{database.shown!r} holds no caviar database, or none that you may see; give --storage URL, or run a "
                 "sweep to make one"
             )
