@@ -7,7 +7,7 @@ WORKERS ?= 2
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check format bench bench-compare cluster-env up sweep-cluster down pins clean
+.PHONY: demo test check format bench bench-compare cluster-env up sweep-cluster down pictures pins clean
 
 demo: $(VENV)/installed  ## install, and sweep 64 networks on digits
 	$(BIN)/caviar sweep digits --trials 64
@@ -45,6 +45,9 @@ sweep-cluster: up  ## sweep 64 networks on it
 
 down:  ## end the cluster; its trials stay
 	$(COMPOSE) down
+
+pictures: $(VENV)/installed  ## draw the pictures of the README
+	$(BIN)/python docs/pictures/draw.py
 
 pins:  ## pin what the image of a node installs
 	$(PYTHON) -m venv $(VENV)-pins

@@ -50,7 +50,7 @@ class SweepDisplay:
         """Show where the sweep stands."""
         self._last = progress
         if self._live:
-            self._live.update(_block(progress, self._spec.metric), refresh=True)
+            self._live.update(block(progress, self._spec.metric), refresh=True)
         elif time.monotonic() - self._printed_at >= _LINE_INTERVAL_S:
             self._printed_at = time.monotonic()
             print(_line(progress), file=sys.stderr, flush=True)
@@ -72,7 +72,8 @@ def _line(progress: SweepProgress) -> str:
     return ", ".join(parts)
 
 
-def _block(progress: SweepProgress, metric: str) -> Group:
+def block(progress: SweepProgress, metric: str) -> Group:
+    """Return what a terminal shows of a sweep."""
     ended = progress.n_complete + progress.n_failed
     bar = Table.grid(padding=(0, 2))
     left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left)} left"
@@ -83,7 +84,8 @@ def _block(progress: SweepProgress, metric: str) -> Group:
         Text(left, style="cyan"),
     )
     failed = Text(f"{progress.n_failed} failed", style="red" if progress.n_failed else "dim")
-    running = f"{progress.n_complete} done, {progress.n_running} running on {progress.n_workers} workers, "
+    workers = f"{progress.n_workers} worker{'' if progress.n_workers == 1 else 's'}"
+    running = f"{progress.n_complete} done, {progress.n_running} running on {workers}, "
     lines: list[Table | Text] = [bar, Text.assemble(running, failed)]
     best = progress.best
     if best and best.value is not None:

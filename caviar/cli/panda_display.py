@@ -41,10 +41,14 @@ _BAR_WIDTH = 16
 
 
 class PandaDisplay:
-    """Shows one model on stderr. Pictures are drawn on a thread of their own, from what training leaves to look at."""
+    """Shows one model. Pictures are drawn on a thread of their own, from what training leaves to look at.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+    Args:
+        console: where; stderr, where absent.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
         self._is_plain = not self._console.encoding.lower().startswith("utf")
         #: What happened last, and how often one after the other.
         self._lines: deque[tuple[str, int]] = deque(maxlen=50)
@@ -107,11 +111,12 @@ class PandaDisplay:
         rest = 0.0
         while not ended.wait(rest):
             begun = time.monotonic()
-            self._live.update(self._picture(), refresh=True)
+            self._live.update(self.picture(), refresh=True)
             rest = max(_FRAME_S, _REST_RATIO * (time.monotonic() - begun))
-        self._live.update(self._picture(), refresh=True)
+        self._live.update(self.picture(), refresh=True)
 
-    def _picture(self) -> Group:
+    def picture(self) -> Group:
+        """Return what is to be seen now."""
         panda, (width, height) = self._panda, self._console.size
         self._remember_abandoned(panda)
         self._speed.look(panda.state.epoch * self._n_examples + panda.state.position)
