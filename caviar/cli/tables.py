@@ -3,29 +3,62 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 _BARS = "▁▂▃▄▅▆▇█"
+_GAP = "  "
+#: Columns from the left that may be needed to name a row, as study and number of a trial.
+_MOST_KEYS = 3
 
 
 def print_table(rows: Sequence[dict[str, Any]], empty: str) -> None:
-    """Print rows on stdout, with a column for each key in order of first appearance."""
+    """Print rows on stdout, with a column for each key in order of first appearance.
+
+    On a terminal that is too narrow for a line, the columns that do not fit follow below, beside those that name a row.
+    """
     if not rows:
         print(empty, file=sys.stderr)
         return
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_text(row.get(name)) for name in names] for row in rows]
-    numeric = [all(isinstance(row.get(name), int | float | Decimal | None) for row in rows) for name in names]
-    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
-    for line in [names, *cells]:
-        padded = (
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        )
-        print("  ".join(padded).rstrip())
+    columns = []
+    for name in names:
+        cells = [name, *(_text(row.get(name)) for row in rows)]
+        width = max(map(len, cells))
+        is_numeric = all(isinstance(row.get(name), int | float | Decimal | None) for row in rows)
+        columns.append([cell.rjust(width) if is_numeric else cell.ljust(width) for cell in cells])
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for index, block in enumerate(_blocks(columns, terminal)):
+        if index:
+            print()
+        for line in zip(*block, strict=True):
+            print(_GAP.join(line).rstrip())
+
+
+def _blocks(columns: list[list[str]], width: int | None) -> list[list[list[str]]]:
+    """Part padded columns into blocks no wider than `width`, each of which begins with the columns that name a row."""
+    if width is None or _width(columns) <= width:
+        return [columns]
+    n_keys = next((n for n in range(1, _MOST_KEYS + 1) if _are_distinct(columns[:n])), 1)
+    keys = columns[:n_keys] if _width(columns[:n_keys]) <= width // 2 else []
+    blocks: list[list[list[str]]] = [[]]
+    for column in columns[len(keys) :]:
+        if blocks[-1] and _width([*keys, *blocks[-1], column]) > width:
+            blocks.append([])
+        blocks[-1].append(column)
+    return [[*keys, *block] for block in blocks]
+
+
+def _are_distinct(columns: list[list[str]]) -> bool:
+    lines = list(zip(*columns, strict=True))
+    return len(set(lines)) == len(lines)
+
+
+def _width(columns: list[list[str]]) -> int:
+    return sum(len(column[0]) + len(_GAP) for column in columns) - len(_GAP)
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:

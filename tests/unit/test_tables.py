@@ -1,0 +1,60 @@
+"""Tables on terminals of some width, and in pipes."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from caviar.cli.tables import print_table
+
+ROWS = [
+    {"study": "digits", "number": n, "state": "COMPLETE", "learning_rate": 0.1 * n, "val_accuracy": 0.9, "error": None}
+    for n in range(3)
+]
+
+
+def printed(rows: list[dict], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int) -> str:
+    """Return what a terminal of so many columns gets."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table(rows, "nothing")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [30, 40, 50])
+def test_columns_that_do_not_fit_follow_below(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    """No line is wider than the terminal, each block says whose rows they are, and no column is lost."""
+    blocks = [block.splitlines() for block in printed(ROWS, monkeypatch, capsys, width).split("\n\n")]
+
+    assert len(blocks) > 1
+    assert max(len(line) for block in blocks for line in block) <= width
+    for head, *lines in blocks:
+        assert head.split()[:2] == ["study", "number"]
+        assert [line.split()[:2] for line in lines] == [["digits", str(n)] for n in range(3)]
+    assert [name for head, *_ in blocks for name in head.split()[2:]] == [*ROWS[0]][2:]
+
+
+def test_a_table_that_fits_is_one_block(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is parted without need."""
+    assert len(printed(ROWS, monkeypatch, capsys, 120).splitlines()) == 1 + len(ROWS)
+
+
+def test_a_pipe_gets_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs that read a table find each row in one line, however narrow the terminal beside."""
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(ROWS, "nothing")
+
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(ROWS)
+
+
+def test_a_cell_wider_than_the_terminal_is_printed_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stands alone; the terminal breaks it."""
+    out = printed([{"number": 1, "error": "x" * 50, "epoch": 3}], monkeypatch, capsys, 30)
+
+    assert "x" * 50 in out
+    assert "epoch" in out
