@@ -47,7 +47,8 @@ def main() -> None:
     except Exception as error:
         if not type(error).__module__.startswith("cyclopts"):
             raise
-        _say(f"{_one_line(error)}; see `caviar --help`", kind="usage: ")
+        page = " ".join(["caviar", *(getattr(error, "command_chain", None) or ()), "--help"])
+        _say(f"{_one_line(error)}; see `{page}`", kind="usage: ")
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -80,4 +81,6 @@ def _without_passwords(message: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    text = " ".join(str(error).split())
+    # a list that ends in dots, which the page names whole
+    return re.sub(r" Available commands: .*, \.\.\.$", "", text).rstrip(".")

@@ -172,9 +172,22 @@ def test_usage_errors_exit_with_2(caviar: Caviar, words: list[str]) -> None:
     """stderr is one line that says what is wrong; stdout is empty and nothing is made."""
     done = caviar.run(*words, status=2)
 
-    assert re.fullmatch(r"caviar: usage: .+; see `caviar --help`\n", done.stderr)
+    assert re.fullmatch(r"caviar: usage: .+; see `caviar( \w+)* --help`\n", done.stderr)
     assert done.stdout == ""
     assert list(caviar.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["swep"], 'Unknown command "swep". Did you mean "sweep"?; see `caviar --help`'),
+        (["panda", "sat"], 'Unknown command "sat". Did you mean "status"?; see `caviar panda --help`'),
+        (["query", "digits", "--limt"], "Unknown option: --limt. Did you mean --limit?; see `caviar query --help`"),
+    ],
+)
+def test_usage_errors_name_the_page_that_helps(caviar: Caviar, words: list[str], message: str) -> None:
+    """It is that of the command, and lists all that the message does not."""
+    assert caviar.run(*words, status=2).stderr == f"caviar: usage: {message}\n"
 
 
 @pytest.mark.parametrize(
