@@ -30,7 +30,7 @@ _FRAME_S = 0.15
 _REST_RATIO = 25.0
 #: Speed is measured over so many seconds.
 _SPEED_S = 5.0
-#: Lines of a picture besides plots and last events: title, a gap, settings, pace, checkpoints; and one left free.
+#: Lines of a picture besides plots and last events: title, metrics, settings, pace, checkpoints; and one left free.
 _OTHER_LINES = 6
 #: Last events that are shown, at least where there is room, and at most.
 _LEAST_LINES, _MOST_LINES = 4, 8
@@ -127,7 +127,7 @@ class PandaDisplay:
         hint = f"Ctrl-C leaves a checkpoint; steer it from another terminal: caviar panda set {panda.trial.name} ..."
         lines = [
             _header(panda, self._is_plain),
-            Text(),
+            _metrics(panda),
             *self._plots(panda, width, n_plot),
             _settings(panda),
             self._pace(panda),
@@ -150,7 +150,16 @@ class PandaDisplay:
                 for metric, (label, style) in names.items()
             ]
             curves = [Curve(points=p, name=n, style=s, is_dotted=d) for p, n, s, d in (*gone, *now)]
-            return plot(title, curves, width=columns, height=height, marks=marks, is_plain=self._is_plain)
+            is_loss = title == "loss"  # an accuracy by powers of ten would show little of what is near 1
+            return plot(
+                title,
+                curves,
+                width=columns,
+                height=height,
+                marks=marks,
+                may_be_log=is_loss,
+                is_plain=self._is_plain,
+            )
 
         left = draw("loss", {"train_loss": ("train", "cyan"), "val_loss": ("val", "yellow")})
         if width < _TWO_PLOTS:
@@ -226,6 +235,13 @@ def _header(panda: PandaSession, is_plain: bool) -> Text:
         n = round(_BAR_WIDTH * min(epoch / epochs, 1.0))
         done, left = ("#", ".") if is_plain else ("━", "━")
         text.append(f" of {epochs} ").append(done * n, "green").append(left * (_BAR_WIDTH - n), "bright_black")
+    return text
+
+
+def _metrics(panda: PandaSession) -> Text:
+    text = Text()
+    for name, value in panda.history.get(panda.epoch, {}).items():
+        text.append(f"{'  ' if text else ' '}{name} ").append(f"{value:.4g}", "bold")
     return text
 
 

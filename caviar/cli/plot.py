@@ -91,7 +91,14 @@ class Scale:
 
 
 def plot(
-    title: str, curves: Sequence[Curve], *, width: int, height: int, marks: Sequence[int] = (), is_plain: bool = False
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    width: int,
+    height: int,
+    marks: Sequence[int] = (),
+    may_be_log: bool = True,
+    is_plain: bool = False,
 ) -> list[Text]:
     """Draw curves as `height` lines of `width` characters.
 
@@ -101,13 +108,14 @@ def plot(
         width: of all.
         height: of all: one line for the title, two for the x axis.
         marks: values of x to mark on the axis.
+        may_be_log: whether a wide range of y is drawn by powers of ten.
         is_plain: whether only ASCII can be shown.
     """
     rows, columns = max(height - 3, 1), max(width - _LABEL_WIDTH - 1, 4)
     finite = [y for curve in curves for y in curve.points.values() if math.isfinite(y)]
     xs = [x for curve in curves for x in curve.points]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-    y_scale = Scale(low, high, 4 * rows, may_be_log=True)
+    y_scale = Scale(low, high, 4 * rows, may_be_log=may_be_log)
     x_scale = Scale(min(xs, default=0), max(xs, default=1), 2 * columns)
     canvas = _Canvas(columns, rows)
     for curve in curves:
