@@ -145,6 +145,8 @@ class _Sweep:
         self.started_at = time.monotonic()
         self.first_errors: list[str] | None = []
         self.n_ended_now = 0
+        #: How many trials have been put into the pool, and what the planner thinks that they and what is done cost.
+        self.n_filled, self.work, self.work_done = 0, 0.0, 0.0
         self.ledger = Ledger(storage, spec.name, recorder.owner)
 
     def run(self) -> SweepResult:
@@ -205,7 +207,6 @@ class _Sweep:
         self.counts[TrialState.WAITING] += n_running
         # where fewer trials are asked for than an earlier sweep had planned, the rest stay planned
         room = max(self.n_trials - (n_found - len(unfinished)), 0)
-        self.n_surplus = max(len(unfinished) - room, 0)
         self._fill(sorted(unfinished, key=lambda trial: (trial.state is TrialState.WAITING, trial.number))[:room])
 
     def _first_free_number(self, n_found: int) -> int:
@@ -240,7 +241,7 @@ class _Sweep:
 
     def _fill(self, trials: list[Trial]) -> None:
         self.space_versions.update((trial.number, trial.space_version) for trial in trials)
-        self.pool += [
+        tasks = [
             TrialTask(
                 number=trial.number,
                 params=trial.params,
@@ -249,6 +250,9 @@ class _Sweep:
             )
             for trial in trials
         ]
+        self.n_filled += len(tasks)
+        self.work += sum(map(self.planner.cost, tasks))
+        self.pool += tasks
         # take() takes from the end: trials that are begun, then the longest, of equal cost the first number
         self.pool.sort(key=lambda task: (task.state is not None, self.planner.cost(task), -task.number))
 
@@ -285,6 +289,7 @@ class _Sweep:
                 self._retry_alone(job.slice, lost)
                 continue
             self.ledger.add(job, outcomes)
+            self.work_done += sum(map(self.planner.cost, job.slice.tasks))
             self.planner.learn(job.slice.tasks, sum(outcome.seconds for outcome in outcomes))
             for task, outcome in zip(job.slice.tasks, outcomes, strict=True):
                 if outcome.state is TrialState.COMPLETE and outcome.epoch < self.spec.epochs:
@@ -311,6 +316,7 @@ class _Sweep:
                 self.jobs[self.executor.submit(self._slice((task,)))] = None
             return
         task = slice.tasks[0]
+        self.work_done += self.planner.cost(task)
         trial = Trial(
             study=self.spec.name,
             number=task.number,
@@ -420,6 +426,7 @@ class _Sweep:
                 self.begun[number] = begun
             return
         del self.space_versions[number]
+        self.work -= self.planner.cost(task)
         self.babysat.add(number)
         self.counts[TrialState.WAITING] -= 1
         self.counts[TrialState.RUNNING] += 1
@@ -476,9 +483,7 @@ class _Sweep:
 
     def _progress(self) -> SweepProgress:
         seconds = time.monotonic() - self.started_at
-        n_left = max(self.n_trials - sum(self.counts.values()), 0) + self.counts[TrialState.WAITING] - self.n_surplus
         n_running = sum(len(job.slice.tasks) for job in self.jobs)
-        few = self.n_ended_now < 3
         return SweepProgress(
             study=self.spec.name,
             n_trials=self.n_trials,
@@ -490,6 +495,14 @@ class _Sweep:
             seconds=seconds,
             n_workers=self.executor.n_workers,
             best=self.best,
-            seconds_left=None if few else seconds / self.n_ended_now * n_left,
+            seconds_left=self._seconds_left(seconds) if self.n_ended_now >= 3 else None,
             notice=self.recorder.notice,
         )
+
+    def _seconds_left(self, seconds: float) -> float:
+        """Return how long the rest takes, at the pace so far: of work, for the longest trials come first."""
+        n_to_draw = max(self.n_trials - sum(self.counts.values()), 0)
+        if not (n_to_draw or self.pool or self.jobs):
+            return 0.0
+        to_come = self.work * (1 + n_to_draw / self.n_filled) - self.work_done
+        return seconds * max(to_come, 0.0) / self.work_done if self.work_done > 0 else 0.0
