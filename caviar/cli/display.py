@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from caviar.cli.tables import duration
+from caviar.cli.tables import counted, duration
 from caviar.records import StudySpec
 from caviar.sweep import SweepProgress
 
@@ -84,8 +84,9 @@ def block(progress: SweepProgress, metric: str) -> Group:
         Text(left, style="cyan"),
     )
     failed = Text(f"{progress.n_failed} failed", style="red" if progress.n_failed else "dim")
-    workers = f"{progress.n_workers} worker{'' if progress.n_workers == 1 else 's'}"
-    running = f"{progress.n_complete} done, {progress.n_running} running on {workers}, "
+    # what is trained in this process is never under way when this process looks
+    running = f", {progress.n_running} running" if progress.n_running else ""
+    running = f"{progress.n_complete} done{running} on {counted(progress.n_workers, 'worker')}, "
     lines: list[Table | Text] = [bar, Text.assemble(running, failed)]
     best = progress.best
     if best and best.value is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from caviar.cli.tables import counted
 from caviar.records import SweepRun
 
 #: Of many runs the last ones are shown.
@@ -26,7 +27,7 @@ def _described(run: SweepRun) -> str:
     if run.finished_at is None:
         return "running, or killed"
     seconds = (run.finished_at - run.started_at).total_seconds()
-    text = f"{run.n_ended} trials on {run.n_workers} workers in {seconds:.1f} s"
+    text = f"{counted(run.n_ended, 'trial')} on {counted(run.n_workers or 0, 'worker')} in {seconds:.1f} s"
     whole = run.ledger.get("workers", 0.0)
     if whole <= 0:
         return text

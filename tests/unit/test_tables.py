@@ -1,12 +1,15 @@
-"""Tables on terminals of some width, and in pipes."""
+"""Tables on terminals of some width and in pipes, and the block of a sweep."""
 
 from __future__ import annotations
 
 import sys
 
 import pytest
+from rich.console import Console
 
-from caviar.cli.tables import print_table
+from caviar.cli.display import _block
+from caviar.cli.tables import counted, print_table
+from caviar.sweep import SweepProgress
 
 ROWS = [
     {"study": "digits", "number": n, "state": "COMPLETE", "learning_rate": 0.1 * n, "val_accuracy": 0.9, "error": None}
@@ -58,3 +61,34 @@ def test_a_cell_wider_than_the_terminal_is_printed_whole(
 
     assert "x" * 50 in out
     assert "epoch" in out
+
+
+@pytest.mark.parametrize(
+    ("n_running", "n_workers", "expected"),
+    [(0, 1, "7 done on 1 worker, 0 failed"), (3, 2, "7 done, 3 running on 2 workers, 0 failed")],
+)
+def test_a_sweep_is_not_said_to_run_nothing(
+    capsys: pytest.CaptureFixture[str], n_running: int, n_workers: int, expected: str
+) -> None:
+    """What is trained in this process is not counted as running, and still is trained."""
+    progress = SweepProgress(
+        study="digits",
+        n_trials=64,
+        n_complete=7,
+        n_failed=0,
+        n_running=n_running,
+        n_babysat=0,
+        n_ended_now=7,
+        seconds=1.0,
+        n_workers=n_workers,
+        best=None,
+        seconds_left=None,
+    )
+    Console(width=80).print(_block(progress, "val_accuracy"))
+
+    assert expected in capsys.readouterr().out
+
+
+def test_one_takes_no_s() -> None:
+    """All other numbers do."""
+    assert [counted(n, "worker") for n in (0, 1, 2)] == ["0 workers", "1 worker", "2 workers"]
