@@ -92,7 +92,7 @@ def _check_finite(raw: RawData) -> None:
     first, others = int(columns[0]), len(columns) - 1
     more = f", and so have {others} more column{'s' if others > 1 else ''}" if others else ""
     raise DataError(
-        f"expected numbers, found column {raw.features[first]!r} with NaN or infinity in {bad[first]} of "
+        f"expected numbers, found column {raw.features[first]!r} empty, NaN or infinite in {bad[first]} of "
         f"{len(raw.x)} rows{more}; fill or drop them"
     )
 

@@ -116,9 +116,9 @@ def one_nan(dtype: type = float) -> np.ndarray:
         ({"X": X[:, :0], "y": Y}, "at least one feature in 'arrays', found none"),
         (
             {"X": one_nan(), "y": Y},
-            "column 'x1' with NaN or infinity in 2 of 20 rows, and so have 1 more column",
+            "column 'x1' empty, NaN or infinite in 2 of 20 rows, and so have 1 more column",
         ),
-        ({"X": one_nan(np.float16), "y": Y}, "column 'x1' with NaN or infinity in 2 of 20 rows"),
+        ({"X": one_nan(np.float16), "y": Y}, "column 'x1' empty, NaN or infinite in 2 of 20 rows"),
         ({"X": X, "y": np.zeros(20)}, "at least 2 classes in 'arrays', found '0' in all 20 rows"),
         ({"X": X, "y": np.arange(20)}, r"as many classes as rows \(20\)"),
         ({"X": X[:1], "y": Y[:1]}, "at least 2 classes"),

@@ -261,12 +261,12 @@ def test_a_class_of_three_rows_is_in_every_part(load_csv: Load) -> None:
         (
             PLAIN + ",,yes\n,3,no\n",
             "label",
-            "column 'a' with NaN or infinity in 2 of 32 rows, and so have 1 more",
+            "column 'a' empty, NaN or infinite in 2 of 32 rows, and so have 1 more",
         ),
-        (PLAIN + "NA,3,no\n", "label", "column 'a' with NaN or infinity in 1 of 31 rows"),
-        (PLAIN + "-inf,3,no\n", "label", "column 'a' with NaN or infinity in 1 of 31 rows"),
-        (column_csv(["True", "", "False"]), "label", "column 'a' with NaN or infinity in 10 of 30 rows"),
-        (column_csv([""]), "label", "column 'a' with NaN or infinity in 30 of 30 rows"),
+        (PLAIN + "NA,3,no\n", "label", "column 'a' empty, NaN or infinite in 1 of 31 rows"),
+        (PLAIN + "-inf,3,no\n", "label", "column 'a' empty, NaN or infinite in 1 of 31 rows"),
+        (column_csv(["True", "", "False"]), "label", "column 'a' empty, NaN or infinite in 10 of 30 rows"),
+        (column_csv([""]), "label", "column 'a' empty, NaN or infinite in 30 of 30 rows"),
         (column_csv([1, 2]) + "3,\n", "label", "expected a label in every row, found none in 1 of 31 rows"),
         (
             column_csv(["x", "y"]) + "x,\n",
@@ -331,14 +331,14 @@ def test_parquet_numbers_of_any_kind_are_one_feature(load_parquet: Load, values:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (pd.array([1, None, 3] * 10, dtype="Int64"), "column 'a' with NaN or infinity in 10 of 30 rows"),
-        (pd.array([True, None, False] * 10, dtype="boolean"), "column 'a' with NaN or infinity in 10 of 30"),
-        (pd.Categorical([1, 2, None] * 10), "column 'a' with NaN or infinity in 10 of 30"),
+        (pd.array([1, None, 3] * 10, dtype="Int64"), "column 'a' empty, NaN or infinite in 10 of 30 rows"),
+        (pd.array([True, None, False] * 10, dtype="boolean"), "column 'a' empty, NaN or infinite in 10 of 30"),
+        (pd.Categorical([1, 2, None] * 10), "column 'a' empty, NaN or infinite in 10 of 30"),
         (
             [decimal.Decimal("1.5"), None, decimal.Decimal("2.5")] * 10,
-            "column 'a' with NaN or infinity in 10 of",
+            "column 'a' empty, NaN or infinite in 10 of",
         ),
-        ([None] * N, "column 'a' with NaN or infinity in 30 of 30"),
+        ([None] * N, "column 'a' empty, NaN or infinite in 30 of 30"),
         (pd.date_range("2020", periods=N), "dates or times in column 'a'"),
         (pd.date_range("2020", periods=N, tz="UTC"), "dates or times in column 'a'"),
         ([datetime.date(2020, 1, 1)] * N, "dates or times in column 'a'"),
