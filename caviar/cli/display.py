@@ -60,7 +60,7 @@ def _line(progress: SweepProgress) -> str:
     best = progress.best
     parts = [
         f"{progress.n_complete + progress.n_failed}/{progress.n_trials} trials",
-        f"{progress.n_running} running",
+        *([f"{progress.n_running} running"] if progress.n_running else ()),
         f"{progress.n_failed} failed",
         f"{progress.trials_per_second:.1f} trials/s",
         f"best {best.value:.4f} ({best.name})" if best and best.value is not None else "no result yet",

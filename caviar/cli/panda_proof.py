@@ -9,7 +9,7 @@ from typing import Any
 
 from caviar.cli.arguments import split_trial_name
 from caviar.cli.panda_rows import finite, intervention_row, outcome_line
-from caviar.cli.tables import shown
+from caviar.cli.tables import counted, shown
 from caviar.errors import CaviarError
 from caviar.panda.compare import Comparison
 from caviar.records import StudySpec
@@ -85,7 +85,12 @@ def _verdict(comparison: Comparison, spec: StudySpec) -> str:
     if comparison.control is None:
         return f"helped: {after} the run without it has diverged"
     word = {True: "helped", False: "did not help", None: "made no difference"}[comparison.has_helped(spec)]
-    return f"{word}, {after}, by {spec.metric}"
+    n = comparison.n_examples or 0
+    by = f"{word}, {after}, by {spec.metric}"
+    if not n:
+        return by
+    count = f"{counted(abs(n), 'example')} of {comparison.n_validation} {'more' if n > 0 else 'fewer'} right"
+    return f"{by}: {count}{', which may be chance' if comparison.is_within_noise else ''}"
 
 
 def _row(comparison: Comparison, spec: StudySpec) -> dict[str, Any]:
@@ -94,6 +99,8 @@ def _row(comparison: Comparison, spec: StudySpec) -> dict[str, Any]:
         "intervention": intervention_row(comparison.intervention),
         "epochs": comparison.epochs,
         "helped": comparison.has_helped(spec),
+        "examples": comparison.n_examples,
+        "within_noise": comparison.is_within_noise,
         "with": finite(actual),
         "without": finite(control),
         "trouble": comparison.trouble,

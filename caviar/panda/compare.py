@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +29,8 @@ class Comparison:
     actual: Mapping[str, float]
     #: Metrics of the control's last epoch; None where it diverged, or could not be made.
     control: Mapping[str, float] | None
+    #: Examples of the validation part, by which both are judged.
+    n_validation: int
     #: The run itself ended by diverging.
     has_diverged: bool = False
     #: Why the control could not be made; None where it could.
@@ -36,6 +39,24 @@ class Comparison:
     def gain(self, metric: str) -> float | None:
         """Return actual minus control."""
         return None if self.control is None else self.actual[metric] - self.control[metric]
+
+    @property
+    def n_examples(self) -> int | None:
+        """How many more examples of the validation part are right than in the control; None where it has none."""
+        gain = self.gain("val_accuracy")
+        return None if gain is None else round(gain * self.n_validation)
+
+    @property
+    def is_within_noise(self) -> bool:
+        """Whether other validation examples could well have said the opposite.
+
+        The accuracies differ by less than two standard errors of the difference of two shares of so many examples.
+        """
+        gain = self.gain("val_accuracy")
+        if gain is None or self.control is None:
+            return False
+        share = (self.actual["val_accuracy"] + self.control["val_accuracy"]) / 2
+        return abs(gain) < 2 * math.sqrt(2 * share * (1 - share) / self.n_validation)
 
     def has_helped(self, spec: StudySpec) -> bool | None:
         """Return whether the run is better for it by the study's metric; None where that cannot be told."""
@@ -107,6 +128,7 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
                 intervention=step,
                 epochs=_epochs_after(steps[index:], end),
                 actual=actual,
+                n_validation=len(nursery.data.validation),
                 has_diverged=has_diverged,
                 control=control,
                 trouble=trouble,

@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from caviar.cli.display import _block
+from caviar.cli.display import block
 from caviar.cli.tables import counted, print_table
 from caviar.sweep import SweepProgress
 
@@ -84,7 +84,7 @@ def test_a_sweep_is_not_said_to_run_nothing(
         best=None,
         seconds_left=None,
     )
-    Console(width=80).print(_block(progress, "val_accuracy"))
+    Console(width=80).print(block(progress, "val_accuracy"))
 
     assert expected in capsys.readouterr().out
 
