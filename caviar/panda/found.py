@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,12 @@ _LEASE_S = 15.0
 
 
 def found_trial(
-    storage: Storage, spec: StudySpec, root: Path, trial: Trial, settings: Mapping[str, Any], state: TrainState
+    storage: Storage,
+    spec: StudySpec,
+    root: Path,
+    trial: Trial,
+    settings: Mapping[str, Any],
+    state_of: Callable[[int], TrainState],
 ) -> Trial:
     """Add a babysat trial that starts from a state; return it with its number.
 
@@ -31,17 +36,16 @@ def found_trial(
         root: the checkpoint folder.
         trial: its number is ignored.
         settings: of its session; `start_epoch` is added.
-        state: to start from.
+        state_of: returns the state to start from, of the trial of a number; it is as large for every number.
 
     Raises:
         CheckpointError: there is no room for its first checkpoint; nothing is added.
     """
-    if trial.parent is not None:
-        # a trial that is added stays, so whether there is room for it is tried before, beside its parent's checkpoints
-        beside = Shelf(root, spec, int(trial.parent.rpartition("/")[2]))
-        beside.remove([beside.save(state, trial.params, segment=0, sequence=0)])
-    made = storage.sessions.create(trial, {**settings, "start_epoch": state.epoch})
-    keep_start(storage, Shelf(root, spec, made.number), made, state)
+    # a trial that is added stays, and its number is known only then: whether there is room is tried before
+    tried = state_of(0)
+    Shelf(root, spec, 0).try_room(tried, trial.params)
+    made = storage.sessions.create(trial, {**settings, "start_epoch": tried.epoch})
+    keep_start(storage, Shelf(root, spec, made.number), made, state_of(made.number))
     return made
 
 
@@ -133,9 +137,8 @@ def found_branch(
     )
     found = storage.sessions.get(spec.name, parent.number)
     settings = dict(found.settings) if found else {}
-    return found_trial(
-        storage, spec, root, trial, {**settings, "epochs": epochs, "asked_by": asked.token}, loaded.state
-    )
+    settings |= {"epochs": epochs, "asked_by": asked.token}
+    return found_trial(storage, spec, root, trial, settings, lambda number: loaded.state)
 
 
 def fresh_params(space: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

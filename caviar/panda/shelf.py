@@ -102,6 +102,14 @@ class Shelf:
             pins=pins,
         )
 
+    def try_room(self, state: TrainState, params: Params) -> None:
+        """Write a state and remove it again.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        self.remove([self.save(state, params, segment=0, sequence=0)])
+
     def load(self, checkpoint: StoredCheckpoint) -> Checkpoint:
         """Read a checkpoint.
 

@@ -105,6 +105,7 @@ class Nursery:
 
         Raises:
             RequestRejected: a param is unknown or not valid.
+            CheckpointError: there is no room for its first checkpoint; nothing is added.
         """
         epochs = horizon.total(0, self.spec.epochs)
         trial = Trial(
@@ -114,10 +115,11 @@ class Nursery:
             params=fresh_params(self.spec.space, params),
             space_version=self.spec.space_version,
         )
-        # the number is part of the key of all randomness, so the state can only be made once it is known
-        made = self.storage.sessions.create(trial, {**self._settings(epochs), "start_epoch": 0})
-        state = retrained(self.trainer(made.number), made.params, 0)
-        keep_start(self.storage, Shelf(self.root, self.spec, made.number), made, state)
+
+        def state_of(number: int) -> TrainState:  # which is part of the key of all randomness
+            return retrained(self.trainer(number), trial.params, 0)
+
+        made = found_trial(self.storage, self.spec, self.root, trial, self._settings(epochs), state_of)
         return self._session(made.number, {})
 
     def take(self, number: int, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
@@ -235,7 +237,7 @@ class Nursery:
             epoch=parent.epoch,
             space_version=parent.space_version,
         )
-        made = found_trial(self.storage, self.spec, self.root, trial, self._settings(epochs), state)
+        made = found_trial(self.storage, self.spec, self.root, trial, self._settings(epochs), lambda number: state)
         self.on_event(f"{made.name} goes on from epoch {parent.epoch} of {parent.name}")
         return self._session(made.number, {})
 
