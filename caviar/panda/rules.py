@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -75,7 +75,7 @@ def read_rules(path: Path) -> dict[str, dict[str, Any]]:
         SettingsError: the file cannot be read, or holds something else.
     """
     try:
-        rules = tomllib.loads(path.read_text())
+        rules = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingsError(f"could not read the rules {str(path)!r}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -117,7 +117,8 @@ def _check(rule: str, key: str, value: Any) -> Any:
     else:
         low, strict = {"factor": (1.0, True), "divide_learning_rate": (1.0, True)}.get(key, (0.0, False))
         expected = f"a number {'above' if strict else 'of at least'} {low:g}"
-        is_number = type(value) in (int, float) and math.isfinite(value)
+        # not math.isfinite(), which fails on whole numbers that no float holds
+        is_number = type(value) in (int, float) and abs(value) <= sys.float_info.max
         is_valid = is_number and (value > low if strict else value >= low)
         value = float(value) if is_valid else value
     if not is_valid:

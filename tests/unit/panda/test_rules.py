@@ -219,6 +219,7 @@ def test_a_rules_file_is_completed(tmp_path: Path) -> None:
         ("[patience]\nmetric = 'loss'", "one of train_loss, val_loss, val_accuracy, found 'loss'"),
         ("[diverged]\nfactor = 1", "factor of rule 'diverged' must be a number above 1, found 1"),
         ("[diverged]\nfactor = nan", "number above 1"),
+        (f"[diverged]\nfactor = {10**400}", "number above 1"),
         ("[diverged]\nfactor = inf", "number above 1"),
         ("[diverged]\nfactor = '3'", "number above 1"),
         ("[diverged]\ndivide_learning_rate = 0.5", "number above 1"),
