@@ -81,7 +81,8 @@ def print_status(name: str, as_json: bool, url: str | None) -> int:
     of = "until stopped" if row["epochs"] is None else f"of {row['epochs']}"
     print(f"{row['trial']:12} {row['condition']}" + (f" by {row['by']} since {row['since']}" if row["by"] else ""))
     if row["trains_again_to"] is not None:
-        print(f"{'':12} trains again up to epoch {row['trains_again_to']}, where its record ends, and answers then")
+        place = f"epoch {row['trains_again_to']}, step {row['trains_again_to_step']}"
+        print(f"{'':12} trains again up to {place}, where its record ends, and answers then")
     print(f"{'epoch':12} {row['epoch']} {of}")
     if row["parent"]:
         print(f"{'from':12} epoch {row['parent_epoch']} of {row['parent']}")
@@ -111,10 +112,14 @@ def _row(storage: Storage, session: Session) -> dict[str, Any]:
     course = fold(Course(session.start_params, session.settings.get("epochs")), applied)
     how = condition(trial, session, applied)
     is_held = how in ("running", "paused") and session.owner is not None
+    again = None
+    if is_held:
+        again = trains_again_to(trial, session, applied, storage.sessions.checkpoints(study, number))
     return {
         "trial": trial.name,
         "condition": how,
-        "trains_again_to": trains_again_to(trial, applied) if is_held else None,
+        "trains_again_to": again[0] if again else None,
+        "trains_again_to_step": again[1] if again else None,
         "state": trial.state.value,
         "by": shown(session.owner) if is_held and session.owner else None,
         "since": local(session.acquired_at) if is_held else None,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from caviar.errors import NoAnswer, PandaNotRunning
 from caviar.panda.course import STEERING, place_after
-from caviar.records import Intervention, Session, Status, Trial
+from caviar.records import Intervention, Session, Status, StoredCheckpoint, Trial
 from caviar.storage import Storage
 from caviar.storage.holder import is_dead
 
@@ -40,16 +40,29 @@ def condition(trial: Trial, session: Session, interventions: Sequence[Interventi
     return "paused" if is_paused(interventions) else "running"
 
 
-def trains_again_to(trial: Trial, interventions: Sequence[Intervention]) -> int | None:
-    """Return the epoch up to which a running trial repeats what is on its record; None where it does not.
+def trains_again_to(
+    trial: Trial, session: Session, interventions: Sequence[Intervention], checkpoints: Sequence[StoredCheckpoint]
+) -> tuple[int, int] | None:
+    """Return the epoch and step up to which a running trial repeats what is on its record; None where it does not.
 
     Begun again from an older checkpoint, it answers nothing until it has met the last intervention that was applied.
     """
     met = [i for i in interventions if i.status is Status.APPLIED and i.kind in (*STEERING, "stop")]
     if not met or trial.state.is_finished:
         return None
-    epoch = place_after(met[-1])[0]
-    return epoch if epoch > trial.epoch else None
+    last = met[-1]
+    epoch, batch = place_after(last)
+    if epoch > trial.epoch:
+        is_behind = True
+    elif epoch < trial.epoch or not batch or last.applied_at is None or session.acquired_at is None:
+        is_behind = False
+    else:  # within an epoch: one of another process is ahead until a checkpoint there says that it was met
+        is_kept = any((c.epoch, c.batch) >= (epoch, batch) for c in checkpoints if not c.abandoned)
+        is_behind = last.applied_at < session.acquired_at and not is_kept
+    if not is_behind:
+        return None
+    step = (last.after or {})["step"] if last.kind == "rollback" else last.step
+    return epoch, step or 0
 
 
 def ask(storage: Storage, asked: Intervention, *, timeout_s: float) -> Intervention:
@@ -85,12 +98,11 @@ def ask(storage: Storage, asked: Intervention, *, timeout_s: float) -> Intervent
             if ended is not None:
                 return ended
         if now - begun >= timeout_s:
-            again = trains_again_to(storage.get_trial(*name), storage.sessions.interventions(*name))
-            why = (
-                ""
-                if again is None
-                else f" it trains again up to epoch {again}, where its record ends, and answers then;"
-            )
+            again = _trains_again_to(storage, name)
+            why = ""
+            if again is not None:
+                place = f"epoch {again[0]}, step {again[1]}"
+                why = f" it trains again up to {place}, where its record ends, and answers then;"
             raise NoAnswer(
                 f"{asked.trial} has not answered within {timeout_s:g} s;{why} the request waits: give --id "
                 f"{asked.token} to ask what became of it"
@@ -115,6 +127,13 @@ def check_running(trial: Trial, session: Session | None, kind: str) -> None:
         )
     if not is_running(session):
         raise PandaNotRunning(f"{trial.name} is not running, there is nobody to ask for {kind}; go on with it: {start}")
+
+
+def _trains_again_to(storage: Storage, name: tuple[str, int]) -> tuple[int, int] | None:
+    trial, session = storage.get_trial(*name), storage.sessions.get(*name)
+    if session is None:
+        return None
+    return trains_again_to(trial, session, storage.sessions.interventions(*name), storage.sessions.checkpoints(*name))
 
 
 def _look(storage: Storage, name: tuple[str, int], asked: Intervention) -> Intervention | None:

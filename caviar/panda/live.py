@@ -147,7 +147,11 @@ class LiveRun:
         self._write()
 
     def _follow_record(self) -> None:
-        """Apply again, where they were applied, the interventions that are newer than the last checkpoint."""
+        """Apply again, where they were applied, the interventions that are newer than the last checkpoint.
+
+        Where that ends within an epoch, a checkpoint says so: to whoever asks, and after another crash.
+        """
+        was_behind = bool(self._recorded)
         while self._recorded:
             next_one = self._recorded[0]
             here = (next_one.epoch, next_one.batch) == self.state.point
@@ -161,6 +165,8 @@ class LiveRun:
             if next_one.kind == "set":
                 self.course = steered(self.course, "set", next_one.arguments, bool(self.state.batch))
                 self._unanswered.append(next_one)
+        if was_behind and self.state.batch:
+            self._write(state=self.state)
 
     def _take_over_flags(self, past: Intervention) -> None:
         if past.kind in ("pause", "resume"):

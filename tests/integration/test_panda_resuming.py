@@ -14,6 +14,7 @@ import pytest
 from caviar.bootstrap import checkpoint_folder
 from caviar.errors import CheckpointError, DataError, PandaBusy, RequestRejected
 from caviar.nn.kernel import choose_kernel
+from caviar.panda.asking import trains_again_to
 from caviar.panda.session import PandaSession
 from caviar.panda.shelf import Policy
 from caviar.records import StoredCheckpoint, TrialState
@@ -170,6 +171,44 @@ def test_a_crash_right_after_a_rollback_goes_on_from_its_target(study: Study) ->
     with pytest.raises(PandaBusy, match="was lost"):
         panda.set(l2=0.1)
     panda.scribe.close()
+
+
+def test_training_an_epoch_again_up_to_an_intervention_within_it_is_told(study: Study) -> None:
+    """From the crash until the intervention is met; a checkpoint there says that it was, also after another crash."""
+
+    def told() -> tuple[int, int] | None:
+        storage = study.storage.sessions
+        trial, session = study.storage.get_trial("s", 0), storage.get("s", 0)
+        assert session is not None
+        return trains_again_to(trial, session, storage.interventions("s", 0), storage.checkpoints("s", 0))
+
+    panda = study.panda().__enter__()
+    train_to(panda, 2)
+    train_within(panda, 5)
+    panda.set(learning_rate=0.005)
+    panda.scribe.flush()
+    assert told() is None
+    study.storage.sessions.release("s", 0, panda._owner)  # as if it had died here
+
+    again = study.panda(0).__enter__()
+    assert (again.epoch, again.state.batch) == (2, 0)
+    again.scribe.flush()
+    assert told() == (2, 29)
+    again._step()  # up to what was recorded
+    again._follow_record()
+    again.scribe.flush()
+    assert told() is None
+    study.storage.sessions.release("s", 0, again._owner)
+
+    with study.panda(0) as last:
+        assert (last.epoch, last.state.batch) == (2, 5)
+        assert told() is None
+        for _ in last:
+            pass
+    assert_as_retold(study, 0)
+    assert study.replay(0).is_identical
+    panda.scribe.close()
+    again.scribe.close()
 
 
 def test_the_best_checkpoint_is_the_studys_best(study: Study) -> None:

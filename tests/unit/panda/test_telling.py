@@ -6,7 +6,7 @@ import pytest
 
 from caviar.cli.panda_log import _entry
 from caviar.panda.asking import trains_again_to
-from caviar.records import Intervention, Status, TrialState
+from caviar.records import Intervention, Session, Status, TrialState
 from caviar.testing.storage import make_trial
 
 
@@ -19,6 +19,7 @@ def applied(kind: str, epoch: int, **changes: object) -> Intervention:
         status=Status.APPLIED,
         epoch=epoch,
         batch=0,
+        step=10 * epoch,
         **changes,  # type: ignore[arg-type]
     )
 
@@ -36,12 +37,18 @@ def test_what_users_wrote_stays_in_its_line() -> None:
     [
         ([], 5, None),
         ([applied("set", 5)], 5, None),
-        ([applied("set", 9)], 5, 9),
-        ([applied("set", 9), applied("pause", 12)], 5, 9),
-        ([applied("stop", 9)], 5, 9),
-        ([applied("rollback", 9, after={"epoch": 4, "batch": 0})], 5, None),
+        ([applied("set", 9)], 5, (9, 90)),
+        ([applied("set", 9), applied("pause", 12)], 5, (9, 90)),
+        ([applied("stop", 9)], 5, (9, 90)),
+        ([applied("rollback", 9, after={"epoch": 4, "batch": 0, "step": 40})], 5, None),
+        ([applied("rollback", 9, after={"epoch": 7, "batch": 0, "step": 70})], 5, (7, 70)),
     ],
 )
-def test_a_run_behind_its_record_trains_again(record: list[Intervention], epoch: int, expected: int | None) -> None:
+def test_a_run_behind_its_record_trains_again(
+    record: list[Intervention], epoch: int, expected: tuple[int, int] | None
+) -> None:
     """Until it has met the last one that steered or ended it."""
-    assert trains_again_to(make_trial(state=TrialState.RUNNING, epoch=epoch), record) == expected
+    trial = make_trial(state=TrialState.RUNNING, epoch=epoch)
+    session = Session(trial=trial.name, start_params=trial.params, settings={})
+
+    assert trains_again_to(trial, session, record, []) == expected
