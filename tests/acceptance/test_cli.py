@@ -247,7 +247,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(swept: Caviar) -> None:
     process.stderr.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, number: signal.Signals) -> None:
     """Ctrl-C exits with 130 and says what to do; the same command then reaches the exact budget."""
     words = ("sweep", "digits", "--workers", "0", "--trials", "12", "--epochs", "12", "--json")

@@ -212,10 +212,11 @@ def test_a_request_asked_twice_is_done_once(digits: Caviar) -> None:
         assert len(digits.json("panda", "log", name, "--json")) == 1
 
 
-def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(digits: Caviar) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(digits: Caviar, number: signal.Signals) -> None:
     """Interrupted, it exits 130 and names the command that goes on, which does, at the epoch where it was."""
     with babysat(digits, "digits/0", "--epochs", "1000000", "--json") as (name, process):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=DEADLINE_S)
 
     assert process.returncode == 130
