@@ -63,7 +63,7 @@ def print_status(name: str, as_json: bool, url: str | None) -> int:
         interventions = storage.sessions.interventions(study, number)
         checkpoints = [c for c in storage.sessions.checkpoints(study, number) if not c.abandoned]
         reports = storage.reports(study, number)
-        folder = Shelf(checkpoint_folder(storage), storage.get_study(study), number).folder
+        folder = Shelf(checkpoint_folder(storage), storage.get_study(study), number, storage.identity).folder
     finally:
         storage.close()
     if as_json:

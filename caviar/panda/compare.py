@@ -95,7 +95,7 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
         CheckpointError: the state that it started from cannot be had, or the run cannot be gone through again.
     """
     trial, session = babysat(nursery, number)
-    shelf, trainer = Shelf(nursery.root, nursery.spec, number), nursery.trainer(number)
+    shelf, trainer = Shelf(nursery.root, nursery.spec, number, nursery.storage.identity), nursery.trainer(number)
     steps = [i for i in applied_of(nursery.storage, nursery.spec, trial) if i.kind in STEERING]
     start = Passed(
         start_state(nursery.storage, nursery.spec, session, trial, shelf, trainer),

@@ -43,9 +43,9 @@ def found_trial(
     """
     # a trial that is added stays, and its number is known only then: whether there is room is tried before
     tried = state_of(0)
-    Shelf(root, spec, 0).try_room(tried, trial.params)
+    Shelf(root, spec, 0, storage.identity).try_room(tried, trial.params)
     made = storage.sessions.create(trial, {**settings, "start_epoch": tried.epoch})
-    keep_start(storage, Shelf(root, spec, made.number), made, state_of(made.number))
+    keep_start(storage, Shelf(root, spec, made.number, storage.identity), made, state_of(made.number))
     return made
 
 
@@ -87,7 +87,7 @@ def hand_over(
     settings = {"epochs": spec.epochs, "start_epoch": state.epoch if state else 0}
     start = None
     if state is not None:
-        shelf = Shelf(root, spec, trial.number)
+        shelf = Shelf(root, spec, trial.number, storage.identity)
         start = shelf.save(state, trial.params, segment=0, sequence=0, pins=("start",))
     storage.sessions.adopt(trial, settings, answer=answer, start=start)
 
@@ -118,7 +118,7 @@ def found_branch(
             if made.parent != parent.name:  # a token is one of its trial: another may have used the same
                 continue
             if not storage.sessions.checkpoints(spec.name, made.number):
-                keep_start(storage, Shelf(root, spec, made.number), made, loaded.state)
+                keep_start(storage, Shelf(root, spec, made.number, storage.identity), made, loaded.state)
             return made
     wanted = {name: value for name, value in asked.arguments.items() if name not in ("to", "at")}
     changes = check_set(wanted, epochs_done=start.epoch) if wanted else {}

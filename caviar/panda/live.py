@@ -62,7 +62,7 @@ class LiveRun:
         self._in_force: tuple[Course, dict[str, Any]] | None = None
         self.trial: Trial = storage.get_trial(spec.name, session.number)
         self._take_settings(session)
-        self.shelf = Shelf(root, spec, self.trial.number)
+        self.shelf = Shelf(root, spec, self.trial.number, storage.identity)
         self.is_paused = False
         #: Ended for good: it has all its epochs, was stopped, or diverged.
         self.is_over = False

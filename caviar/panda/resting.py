@@ -56,7 +56,7 @@ def _branch(
     current = [c for c in stored if not c.abandoned]
     left_behind = [c for c in stored if c.abandoned]
     answered = replace(asked, applied_at=datetime.now(UTC))
-    shelf = Shelf(root, spec, trial.number)
+    shelf = Shelf(root, spec, trial.number, storage.identity)
     history = history_of(storage.reports(spec.name, trial.number), trial.epoch)
     epochs = fold(Course(session.start_params, session.settings.get("epochs")), applied).epochs
     warning = ""

@@ -57,13 +57,15 @@ class Shelf:
         root: the checkpoint folder.
         study: the spec of the trial's study.
         number: of the trial.
+        database: tells the trial's database from others, see :attr:`caviar.storage.Storage.identity`.
     """
 
-    def __init__(self, root: Path, study: StudySpec, number: int) -> None:
+    def __init__(self, root: Path, study: StudySpec, number: int, database: str) -> None:
         self._root = root
         word = re.sub(r"[^A-Za-z0-9._-]+", "-", study.name).strip(".-")[:40] or "study"
-        # two studies may have had one name, one after the other: the moment of creation tells them apart
-        mark = hashlib.sha256(str(study.created_at).encode()).hexdigest()[:8]
+        # two studies may have had one name, one after the other: the moment of creation tells them apart; and a copy
+        # of a database has the same studies
+        mark = hashlib.sha256(f"{study.created_at}{database}".encode()).hexdigest()[:8]
         self._place = f"{word}-{mark}/{number}"
         # of two processes that believe to babysit one trial, the one that lost the lease must not replace a file
         self._writer = secrets.token_hex(3)
@@ -127,16 +129,20 @@ class Shelf:
         return loaded
 
     def remove(self, checkpoints: Sequence[StoredCheckpoint]) -> None:
-        """Remove files; what cannot be removed stays."""
+        """Remove files; what cannot be removed stays, and so does what lies in another folder.
+
+        A database that was copied knows the files of the one that it was copied from, which still needs them.
+        """
         for checkpoint in checkpoints:
+            if Path(checkpoint.path).parent != Path(self._place):
+                continue
             with suppress(OSError):
                 (self._root / checkpoint.path).unlink(missing_ok=True)
 
     def sweep_out(self) -> None:
         """Remove files that a process that died left half written.
 
-        A whole file stays, whether the database knows it or not: a copy of the database has the same studies and so
-        the same folder, and what one of the two does not know may be the other's checkpoint.
+        A whole file stays, whether the database knows it or not: it may be that of a process which has not yet told.
         """
         with suppress(OSError):
             for file in self.folder.iterdir():

@@ -245,7 +245,7 @@ class Nursery:
         first = _check_wishes(changes, horizon)
         session = self.storage.sessions.get(self.spec.name, trial.number)
         assert session is not None
-        shelf = Shelf(self.root, self.spec, trial.number)
+        shelf = Shelf(self.root, self.spec, trial.number, self.storage.identity)
         if not self.storage.sessions.checkpoints(self.spec.name, trial.number):
             # taken before it was trained, or by a process that died before it could write its first state
             trainer = self.trainer(trial.number)
@@ -297,7 +297,7 @@ class Nursery:
         session = self.storage.sessions.get(self.spec.name, trial.number)
         trainer = self.trainer(trial.number)
         if session is not None:
-            shelf = Shelf(self.root, self.spec, trial.number)
+            shelf = Shelf(self.root, self.spec, trial.number, self.storage.identity)
             revived = revive(self.storage, self.spec, session, trial, shelf, trainer, self.on_event)
             return end_state(revived, trial, trainer)
         if trial.parent is not None:

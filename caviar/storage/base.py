@@ -234,6 +234,12 @@ class Storage(ABC):
     #: The database's file; None where it is on a server or in memory.
     path: Path | None
 
+    @property
+    def identity(self) -> str:
+        """What tells a database from a copy of it, also where both are in a place of one name; empty on a server."""
+        # it stays where a file is moved within its file system, and is another where it is copied
+        return "" if self.path is None else str(self.path.stat().st_ino)
+
     @abstractmethod
     def create_study(self, spec: StudySpec) -> StudySpec:
         """Store a new study.

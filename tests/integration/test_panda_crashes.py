@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from caviar.errors import CheckpointError, PandaBusy, RequestRejected, TrialNotF
 from caviar.panda.shelf import Policy
 from caviar.records import Intervention, Status, TrialState
 from caviar.space import SearchSpace
-from caviar.study import Study, create_study
+from caviar.study import Study, create_study, load_study
 from caviar.testing.panda import (
     assert_as_retold,
     assert_same_state,
@@ -520,6 +521,37 @@ def test_without_room_for_checkpoints_a_fresh_model_leaves_no_trial(
         assert panda.trial.number == 0
         assert [report.epoch for report in panda] == [1, 2]
     assert_as_retold(study, 0)
+
+
+def test_a_copy_of_a_database_leaves_the_checkpoints_of_the_first_alone(
+    study: Study, tmp_path: Path, sqlite_url: str
+) -> None:
+    """With one folder for both, each goes on from its own last checkpoint and is the run of its own record."""
+    with study.panda(epochs=20, checkpoints=Policy(keep=2)) as panda:
+        while panda.epoch < 6:
+            next(panda)
+    known = {c.path for c in study.storage.sessions.checkpoints("s", 0)}
+    with (
+        sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as first,
+        sqlite3.connect(tmp_path / "copy.db") as second,
+    ):
+        first.backup(second)
+    copy = load_study("s", storage=f"sqlite:///{tmp_path / 'copy.db'}")
+
+    with copy.panda(0, epochs=12) as panda:
+        assert panda.epoch == 6
+        assert len(list(panda)) == 6
+
+    there_are = files(study)
+    assert all(any(file.endswith(path) for file in there_are) for path in known)
+    assert len([c for c in copy.storage.sessions.checkpoints("s", 0) if not c.pins]) <= 2
+    with study.panda(0, params={"learning_rate": 0.01}) as panda:
+        assert panda.epoch == 6
+        assert len(list(panda)) == 14
+    for one in (study, copy):
+        assert_as_retold(one, 0)
+        assert one.replay(0).is_identical
+    copy.storage.close()
 
 
 def test_a_branch_that_a_crash_cut_short_is_finished(study: Study) -> None:

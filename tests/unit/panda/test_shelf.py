@@ -98,7 +98,7 @@ def test_two_writers_of_one_trial_never_write_one_file(tmp_path: Path) -> None:
     """Whoever has lost the lease and does not know it leaves the other's checkpoints alone."""
     from caviar.testing.panda import tiny_state
 
-    first, second = (Shelf(tmp_path, make_spec(), 0) for _ in range(2))
+    first, second = (Shelf(tmp_path, make_spec(), 0, "1") for _ in range(2))
     kept = [shelf.save(tiny_state(), {"learning_rate": 0.1}, segment=0, sequence=0) for shelf in (first, second)]
 
     assert kept[0].path != kept[1].path
@@ -107,10 +107,10 @@ def test_two_writers_of_one_trial_never_write_one_file(tmp_path: Path) -> None:
 
 
 def test_only_what_was_left_half_written_is_swept_out(tmp_path: Path) -> None:
-    """A whole file that one database does not know may be a copy's; one half written just now, a living process's."""
+    """A whole file may be of a process that has not yet told of it; one half written just now, a living process's."""
     from caviar.testing.panda import tiny_state
 
-    shelf = Shelf(tmp_path, make_spec(), 0)
+    shelf = Shelf(tmp_path, make_spec(), 0, "1")
     whole = shelf.save(tiny_state(), {"learning_rate": 0.1}, segment=0, sequence=0)
     for name in ("old.part", "new.part"):
         (shelf.folder / name).touch()
