@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple, NoReturn
 
-from sqlalchemy import Double, Text, and_, bindparam, case, cast, func, literal_column, not_, null, or_, select
+from sqlalchemy import Double, Numeric, Text, and_, bindparam, case, cast, func, literal_column, not_, null, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from caviar.errors import QueryError
@@ -211,11 +211,14 @@ class Filters:
             return field.text, bindparam(None, plain, type_=Text())
         if field.kind == "text":
             self._complain(value.position, f"{str(name)!r} is a text, it cannot be compared with a number")
+        exact = repr(plain)
         if isinstance(plain, int) and plain not in _INT64:
             try:
                 plain = float(plain)
             except OverflowError:
                 self._complain(value.position, "this number is too large")
+        if field.kind == "any" and not self._is_sqlite:
+            return field.number, cast(bindparam(None, exact, type_=Text()), Numeric)
         if self._is_sqlite and field.from_json and isinstance(plain, float) and math.isfinite(plain):
             # SQLite reads numbers in JSON less exactly than Python: let it read this one in the same way.
             return field.number, cast(bindparam(None, repr(plain), type_=Text()), Double)
@@ -332,10 +335,11 @@ class Filters:
         else:
             exact = value.op("->>")(bindparam(None, codec.EXACT, type_=Text()))
             plain = value.op("#>>")(literal_column("'{}'"))
+            # To floats, neighbours above 2**53 would be one, and a longer number an error.
             number = case(
-                (kind == "number", cast(plain, Double)),
-                (kind == "boolean", case((plain == "true", 1.0), else_=0.0)),
-                (and_(kind == "object", exact.not_like('"%')), _without_nan(cast(exact, Double))),
+                (kind == "number", cast(value, Numeric)),
+                (kind == "boolean", case((plain == "true", literal_column("1")), else_=literal_column("0"))),
+                (and_(kind == "object", exact.not_like('"%')), _without_nan(cast(exact, Numeric))),
             )
             text = self._by_code_point(case((kind == "string", plain)))
         is_nan = case((kind == "object", exact == "NaN"), else_=_NEVER)
@@ -360,7 +364,7 @@ def _states_of(test: where.Test) -> frozenset[str] | None:
 
 def _without_nan(number: Sql) -> Sql:
     # To Postgres NaN is a number, the largest; to SQLite it is null.
-    return func.nullif(number, literal_column("'NaN'::float8"))
+    return func.nullif(number, literal_column("'NaN'"))
 
 
 def _special(text: Sql) -> Sql:

@@ -306,3 +306,35 @@ class StorageQueryContract:
             for name in ("x", "m", "val_accuracy"):
                 found = storage.trials("digits", where=f"{name} = {value!r}")
                 assert [trial.number for trial in found] == [number]
+
+    def test_large_whole_numbers_are_compared_exactly(self, storage: Storage) -> None:
+        """Beyond 2**53 floats have gaps, and beyond 1e308 they end; a param that is whole has neither."""
+        storage.create_study(make_spec())
+        values = [2**53, 2**53 + 1, 2**63 - 1, -(2**63), 2**64 - 1, 10**400, -(10**400), 2.0**53, math.inf, True]
+        storage.add_trials("digits", [make_trial(n, params={"x": value}) for n, value in enumerate(values)])
+
+        found = {
+            where: [trial.number for trial in storage.trials("digits", where=where)]
+            for where in (
+                f"x = {2**53}",
+                f"x = {2**53 + 1}",
+                f"x > {2**53} and x < {2**63}",
+                f"x in ({2**63 - 1}, {-(2**63)}, {2**64 - 1})",
+                "x > 1e300",
+                "x < -1e300",
+                "x = 1",
+                "x != value and x = 1",
+            )
+        }
+
+        assert found == {
+            f"x = {2**53}": [0, 7],
+            f"x = {2**53 + 1}": [1],
+            f"x > {2**53} and x < {2**63}": [1, 2],
+            f"x in ({2**63 - 1}, {-(2**63)}, {2**64 - 1})": [2, 3, 4],
+            "x > 1e300": [5, 8],
+            "x < -1e300": [6],
+            "x = 1": [9],
+            "x != value and x = 1": [],
+        }
+        assert [trial.number for trial in storage.trials("digits", sort="x")][2:7] == [9, 0, 7, 1, 2]
