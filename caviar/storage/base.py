@@ -366,6 +366,13 @@ class Storage(ABC):
         """Return all reports of one trial, in order of epoch."""
 
     @abstractmethod
+    def reports_between(self, study: str, first: int, last: int) -> dict[int, Reports]:
+        """Return all reports of the trials from number `first` to `last`, by number; trials without any are left out.
+
+        All are read at once, which is many times as fast as one trial after the other.
+        """
+
+    @abstractmethod
     def add_space(self, study: str, space: Mapping[str, Any]) -> int:
         """Make another search space the study's; the earlier ones are kept.
 

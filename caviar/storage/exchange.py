@@ -31,6 +31,8 @@ FORMAT = 1
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 _BATCH = 2_000
+#: Trials read at a time with all their reports: fewer, as a long trial has thousands.
+_WITH_REPORTS = 200
 _MARK = "caviar_export"
 _SPEC = "study_spec"
 _WHOLE = ("number", "epoch", "parent_epoch", "space_version")
@@ -171,9 +173,10 @@ def _refuse_unknown(found: Iterable[str], known: Iterable[str], path: Path) -> N
 
 
 def _records(storage: Storage, study: str) -> Iterator[Record]:
-    for page in storage.pages(study, size=_BATCH):
+    for page in storage.pages(study, size=_WITH_REPORTS):
+        reports = storage.reports_between(study, page[0].number, page[-1].number)
         for trial in page:
-            yield to_record(trial, storage.reports(study, trial.number))
+            yield to_record(trial, reports.get(trial.number))
 
 
 def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header: Record) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, exc, func, insert, select, update
@@ -244,19 +246,37 @@ class SqlStorage(Storage):
     def reports(self, study: str, number: int) -> Reports:
         def work(connection: Connection) -> Reports:
             key = self.study_key(connection, study)
-            if not 0 <= number < schema.NUMBERS:
-                raise TrialNotFound(self._no_trial(connection, key, number))
-            trial_id = schema.trial_id(key.id, number)
-            found = connection.exec_driver_sql(
-                f"SELECT epoch, metrics FROM reports WHERE trial_id = {trial_id:d} ORDER BY epoch"
-            ).fetchall()
-            is_there = f"SELECT 1 FROM trials WHERE id = {trial_id:d}"
-            if not found and connection.exec_driver_sql(is_there).first() is None:
-                raise TrialNotFound(self._no_trial(connection, key, number))
-            order = self._names.known(connection, key.id, "metric")
-            return report_rows.from_rows([(row[0], row[1]) for row in found], order, f"{study}/{number}")
+            if 0 <= number < schema.NUMBERS:
+                found = self._reports(connection, key, number, number).get(number)
+                if found is not None:
+                    return found
+                is_there = f"SELECT 1 FROM trials WHERE id = {schema.trial_id(key.id, number):d}"
+                if connection.exec_driver_sql(is_there).first() is not None:
+                    return report_rows.from_rows([], (), f"{study}/{number}")
+            raise TrialNotFound(self._no_trial(connection, key, number))
 
         return self._db.read(f"read reports of trial {number} of {study!r}", work)
+
+    def reports_between(self, study: str, first: int, last: int) -> dict[int, Reports]:
+        return self._db.read(
+            f"read reports of trials {first} to {last} of {study!r}",
+            lambda connection: self._reports(connection, self.study_key(connection, study), first, last),
+        )
+
+    def _reports(self, connection: Connection, key: StudyKey, first: int, last: int) -> dict[int, Reports]:
+        ids = [schema.trial_id(key.id, min(max(number, 0), schema.NUMBERS - 1)) for number in (first, last)]
+        found = connection.exec_driver_sql(
+            "SELECT trial_id, epoch, metrics FROM reports "
+            f"WHERE trial_id BETWEEN {ids[0]:d} AND {ids[1]:d} ORDER BY trial_id, epoch"
+        ).fetchall()
+        order = self._names.known(connection, key.id, "metric")
+        by_number = {}
+        for trial_id, of_trial in groupby(found, key=itemgetter(0)):
+            number = trial_id % schema.NUMBERS
+            by_number[number] = report_rows.from_rows(
+                [(row[1], row[2]) for row in of_trial], order, f"{key.name}/{number}"
+            )
+        return by_number
 
     def add_space(self, study: str, space: Mapping[str, Any]) -> int:
         text = rows.space_text(study, space)

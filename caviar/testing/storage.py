@@ -185,6 +185,7 @@ class StorageContract:
             lambda: storage.trials("x"),
             lambda: storage.best_trial("x"),
             lambda: storage.reports("x", 0),
+            lambda: storage.reports_between("x", 0, 1),
             lambda: storage.acquire_lease("x", "me", 1.0),
             lambda: storage.prolong_lease("x", "me", 1.0),
         ]
@@ -339,6 +340,23 @@ class StorageContract:
         assert (reports.first_epoch, reports.metrics) == (1, EPOCH_METRICS)
         assert reports.values.dtype == np.float64
         assert np.array_equal(reports.values, values)
+
+    def test_reports_of_many_trials_come_at_once(self, storage: Storage) -> None:
+        """They are those of each trial; what has no reports, is not there or belongs to another study is left out."""
+        for study in ("before", "digits", "after"):
+            storage.create_study(make_spec(study))
+            storage.add_trials(study, [make_trial(n, study=study) for n in range(5)])
+            storage.write(study, [make_result(n, study=study, epochs=n) for n in range(5)])
+
+        found = storage.reports_between("digits", -3, 3)
+
+        assert list(found) == [1, 2, 3]
+        for number, reports in found.items():
+            alone = storage.reports("digits", number)
+            assert (reports.first_epoch, reports.metrics) == (alone.first_epoch, alone.metrics) == (1, EPOCH_METRICS)
+            assert reports.values.tobytes() == alone.values.tobytes()
+        assert list(storage.reports_between("digits", 4, 2**40)) == [4]
+        assert storage.reports_between("digits", 3, 2) == {}
 
     def test_writing_twice_is_writing_once(self, storage: Storage) -> None:
         """A report of an epoch that is there already replaces it."""

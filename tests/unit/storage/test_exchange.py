@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import event, inspect
+from sqlalchemy.engine import Engine
 
 from caviar.errors import CaviarError, DataError, DataNotFound, StorageError, StudyMismatch, StudyNotFound
 from caviar.records import Reports, TrialResult, TrialState
@@ -19,7 +20,7 @@ from caviar.storage import Storage, open_storage, optuna_storage
 from caviar.storage.database import opened
 from caviar.storage.exchange import export_study, import_study
 from caviar.storage.optuna_import import import_from_optuna
-from caviar.testing.storage import AWKWARD_FLOATS, AWKWARD_TEXTS, make_result, make_spec, make_trial, same
+from caviar.testing.storage import AWKWARD_FLOATS, AWKWARD_TEXTS, fill, make_result, make_spec, make_trial, same
 
 #: What stands in a cell as some other value would.
 ODD = {"yes": True, "no": False, "none": None, "a": "true", "b": "false", "c": "null", "d": "True", "e": ""}
@@ -65,6 +66,26 @@ def test_a_study_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
             reports = [storage.reports("digits", a.number) for storage in (here, there)]
             assert reports[0].first_epoch == reports[1].first_epoch
             assert reports[0].values.tobytes() == reports[1].values.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_reports_are_not_read_trial_by_trial(tmp_path: Path, suffix: str) -> None:
+    """An export asks the database a number of times that does not grow with each trial."""
+    storage = open_storage(f"sqlite:///{tmp_path / 'caviar.db'}")
+    fill(storage, [make_result(number) for number in range(150)])
+    n_asked = 0
+
+    def count(*_: object) -> None:
+        nonlocal n_asked
+        n_asked += 1
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        export_study(storage, "digits", tmp_path / f"x{suffix}")
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+    assert 0 < n_asked < 100
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
