@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from caviar.errors import ExecutorError, PandaBusy, SliceLost, StorageUnreachable, SweepBroken
+from caviar.errors import CheckpointError, ExecutorError, PandaBusy, SliceLost, StorageUnreachable, SweepBroken
 from caviar.execution.base import Executor, Job, Slice, TrialOutcome, TrialTask
 from caviar.execution.planner import Planner
 from caviar.ledger import Ledger
@@ -420,7 +420,9 @@ class _Sweep:
         )
         try:
             self.hand_over(trial, task.state, answer)
-        except PandaBusy:  # the request was withdrawn
+        except (PandaBusy, CheckpointError) as error:
+            if isinstance(error, CheckpointError):  # a full disk is no reason to end; else the request was withdrawn
+                self._refuse(request, str(error))
             self.pool.append(task)
             if begun:
                 self.begun[number] = begun

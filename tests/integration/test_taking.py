@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +124,26 @@ def test_a_trial_is_handed_over_within_its_training(storage: Storage, monkeypatc
     assert 0 < taken.epoch < EPOCHS
     with study.panda(taken) as panda:
         assert next(panda).epoch == taken.epoch + 1
+
+
+@pytest.mark.usefixtures("long_trials")
+def test_without_room_for_its_checkpoint_a_trial_stays(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is rejected with the reason, and the sweep goes on as if nobody had asked."""
+    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CAVIAR_CHECKPOINTS", str(tmp_path / "file" / "folder"))
+    alone, study = make_study(storage, "alone"), make_study(storage, "s")
+    alone.sweep(4, n_workers=0)
+
+    study.sweep(4, n_workers=0, on_progress=asking_once(storage, "state = 'RUNNING' and epoch > 0"))
+
+    (answer,) = (i for number in range(4) for i in storage.sessions.interventions("s", number))
+    assert answer.status is Status.REJECTED
+    assert "could not make the folder" in answer.message
+    for number in range(4):
+        assert bits(storage, storage.get_trial("s", number)) == bits(storage, storage.get_trial("alone", number))
 
 
 @pytest.mark.usefixtures("long_trials")
