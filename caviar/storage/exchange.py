@@ -318,6 +318,8 @@ def _read_csv(path: Path) -> Iterator[Record]:
             if position == 0:
                 header = json.loads(row[_SPEC])
                 yield {**header, _MARK: int(row[_MARK])}
+            if any(row[name] is None for name in columns[:-1]):  # the last is empty but in one line
+                raise DataError(f"{str(path)!r} has too few cells in line {reader.line_num}: it ends in the middle")
             if not row["number"]:
                 continue
             record = {name: _value(row[name]) for name in PLAIN}

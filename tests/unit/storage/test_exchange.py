@@ -191,6 +191,21 @@ def test_a_broken_file_leaves_nothing_behind(tmp_path: Path) -> None:
     assert other.studies() == []
 
 
+@pytest.mark.parametrize("n_cut", [8, 30, 60])
+def test_a_spreadsheet_that_ends_in_the_middle_is_refused(tmp_path: Path, n_cut: int) -> None:
+    """Half a number would be another number."""
+    storage = open_storage("sqlite://")
+    fill(storage, [make_result(number) for number in range(3)])
+    path = tmp_path / "x.csv"
+    export_study(storage, "digits", path)
+    path.write_bytes(path.read_bytes()[:-n_cut])
+
+    with pytest.raises(DataError, match="too few cells in line 4: it ends in the middle"):
+        import_study(storage, path, name="again")
+
+    assert [summary.spec.name for summary in storage.studies()] == ["digits"]
+
+
 def _spoil_csv(path: Path, column: str | None = None, version: str | None = None) -> None:
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
