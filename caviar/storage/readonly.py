@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -32,8 +33,8 @@ _LARGEST_ANSWER = 1_000_000_000
 _READING = ("select", "with", "values", "table", "explain")
 _BEFORE_WORDS = re.compile(r"(?:[\s(]|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 
-#: More rows than this are not counted by Postgres.
-_MOST_ROWS = 2**31 - 2
+#: Rows fetched from Postgres at a time.
+_MOST_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +139,24 @@ def _run_postgres(database: Database, sql: str, limit: int, timeout_s: float) ->
     word = _first_word(sql)
     if word not in _READING:
         raise QueryError(_only_reads(sql))
+    deadline = time.monotonic() + timeout_s
 
     def work(connection: Any) -> SqlResult:
         import psycopg
 
         raw = connection.connection.driver_connection
         with raw.cursor() as cursor:
-            cursor.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
+            _give_until(deadline, cursor)
             try:
                 # Preparing refuses a second statement, which could end the transaction that only reads. A cursor is
                 # declared for statements that read alone, and sends no more rows than are fetched.
                 if word == "explain":
                     cursor.execute(sql, prepare=True)
+                    columns, found = _names(cursor), cursor.fetchall()
                 else:
                     cursor.execute(f"DECLARE answer NO SCROLL CURSOR FOR {sql}", prepare=True)
-                    cursor.execute(f"FETCH {limit + 1 if limit < _MOST_ROWS else 'ALL'} FROM answer")
-                found = cursor.fetchall()
+                    columns = _names(cursor.execute("FETCH 0 FROM answer"))
+                    found = _fetch(_batches(cursor, limit, deadline), limit, deadline, timeout_s)
             except psycopg.errors.QueryCanceled as error:
                 raise QueryError(_too_slow(timeout_s)) from error
             except psycopg.errors.ReadOnlySqlTransaction as error:
@@ -163,12 +166,33 @@ def _run_postgres(database: Database, sql: str, limit: int, timeout_s: float) ->
             except (psycopg.Error, UnicodeError) as error:
                 text = " ".join(str(error).split("\nLINE")[0].split())
                 raise QueryError(f"the SQL is not valid: {text} ({_HINT})") from error
-            columns = tuple(column.name for column in cursor.description)
         # A function may have done what a transaction that only reads allows, such as making a large object.
         raw.rollback()
         return SqlResult(columns, found[:limit], len(found) > limit)
 
     return database.read("run the SQL", work)
+
+
+def _give_until(deadline: float, cursor: Any) -> None:
+    milliseconds = math.ceil((deadline - time.monotonic()) * 1000)
+    cursor.execute(f"SET LOCAL statement_timeout = {max(1, milliseconds)}")
+
+
+def _batches(cursor: Any, limit: int, deadline: float) -> Iterator[tuple[Any, ...]]:
+    """Return rows of the cursor `answer`, one more than the limit if there are.
+
+    Each batch has as many as all before it, up to a number: of rows too large to be held, few come at once.
+    """
+    n_rows, left = 1, limit + 1
+    while left and (rows := cursor.execute(f"FETCH {min(n_rows, left)} FROM answer").fetchall()):
+        yield from rows
+        left -= len(rows)
+        n_rows = min(2 * n_rows, _MOST_AT_ONCE)
+        _give_until(deadline, cursor)
+
+
+def _names(cursor: Any) -> tuple[str, ...]:
+    return tuple(column.name for column in cursor.description)
 
 
 def _only_reads(sql: str) -> str:

@@ -25,7 +25,7 @@ import pytest
 
 from caviar.errors import QueryError
 from caviar.records import Reports, TrialResult, TrialState
-from caviar.storage import open_storage, run_sql
+from caviar.storage import open_storage, readonly, run_sql
 from caviar.testing.storage import AWKWARD_TEXTS, make_result, make_spec, make_trial
 
 CAVIAR = Path(sys.executable).with_name("caviar")
@@ -175,6 +175,21 @@ def test_nothing_that_a_statement_did_stays(postgres_url: str, tmp_path: Path) -
         run_sql(caviar.url, "select lo_from_bytea(0, 'x')")
 
     assert run_sql(caviar.url, "select count(*) from pg_largeobject_metadata").rows == [(0,)]
+
+
+@pytest.mark.postgres
+def test_a_huge_answer_of_postgres_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends in one line, long before all of it has come; with a lower limit of rows the connection is fine."""
+    open_storage(postgres_url).close()
+    monkeypatch.setattr(readonly, "_LARGEST_ANSWER", 5_000_000)
+    statement = "select n, repeat('x', 1000000) from generate_series(1, 10000000) n"
+
+    with pytest.raises(QueryError, match="the answer is larger than 5,000,000 bytes; select less"):
+        run_sql(postgres_url, statement, limit=10_000_000)
+
+    found = run_sql(postgres_url, statement, limit=2)
+    assert ([row[0] for row in found.rows], found.is_cut) == ([1, 2], True)
+    assert run_sql(postgres_url, "select 1 as a, 2 as b where false").columns == ("a", "b")
 
 
 @pytest.mark.parametrize(
