@@ -181,6 +181,7 @@ class Database:
 
 _ADVICE = (
     ("database or disk is full", "; free some space, then run the command again"),
+    ("disk I/O error", "; look at the disk, its quota and the largest file it takes, then run the command again"),
     ("No space left on device", "; free some space, then run the command again"),
     ("database is locked", "; another process holds it: close that one, then run the command again"),
     ("file is not a database", "; the file holds something else: give another path"),

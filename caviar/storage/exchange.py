@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,10 @@ def _header(spec: StudySpec, storage: Storage) -> Record:
     study["created_at"] = None if spec.created_at is None else spec.created_at.isoformat()
     notes = storage.notes(spec.name)
     spaces = storage.spaces(spec.name)
-    return {_MARK: FORMAT, _SPEC: study, "spaces": spaces, "note": notes.note, "tags": list(notes.tags)}
+    # those that a sweep adds meanwhile are left out, so that a file which was cut can be told from a whole one
+    n_trials = storage.summary(spec.name).n_trials
+    more = {"spaces": spaces, "note": notes.note, "tags": list(notes.tags), "trials": n_trials}
+    return {_MARK: FORMAT, _SPEC: study, **more}
 
 
 def _checked_header(header: Record | None, path: Path) -> Record:
@@ -172,7 +176,15 @@ def _refuse_unknown(found: Iterable[str], known: Iterable[str], path: Path) -> N
         )
 
 
-def _records(storage: Storage, study: str) -> Iterator[Record]:
+def _trials(storage: Storage, study: str, n_trials: int) -> Iterator[Trial]:
+    return islice((trial for page in storage.pages(study, size=_BATCH) for trial in page), n_trials)
+
+
+def _records(storage: Storage, study: str, n_trials: int) -> Iterator[Record]:
+    return islice(_all_records(storage, study), n_trials)
+
+
+def _all_records(storage: Storage, study: str) -> Iterator[Record]:
     for page in storage.pages(study, size=_WITH_REPORTS):
         reports = storage.reports_between(study, page[0].number, page[-1].number)
         for trial in page:
@@ -192,7 +204,9 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
             storage.add_space(partial, space)
         old = f"{header[_SPEC]['name']}/"
         batch: list[TrialResult] = []
+        n = 0
         for record in records:
+            n += 1
             if (record.get("parent") or "").startswith(old):
                 record["parent"] = f"{partial}/{record['parent'].removeprefix(old)}"
             batch.append(from_record(partial, record))
@@ -200,6 +214,8 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
                 _store_batch(storage, partial, batch)
                 batch = []
         _store_batch(storage, partial, batch)
+        if n != header.get("trials", n):
+            raise DataError(f"the file was cut: it holds {n} of {header['trials']} trials; export the study again")
         storage.annotate(partial, note=header.get("note"), add_tags=header.get("tags", ()))
         storage.rename_study(partial, spec.name)
     except BaseException:
@@ -216,7 +232,7 @@ def _write_jsonl(path: Path, header: Record, storage: Storage, study: str) -> in
     n = 0
     with path.open("w", encoding="ascii") as file:
         file.write(json.dumps(header) + "\n")
-        for record in _records(storage, study):
+        for record in _records(storage, study, header["trials"]):
             plain = json.dumps({name: _strict(record[name]) for name in PLAIN}, allow_nan=False)
             # The JSON of params, metrics and reports goes in as it is; texts beyond ASCII are escaped.
             nested = ", ".join(f'"{name}": {_ascii(record[name])}' for name in JSON)
@@ -252,23 +268,21 @@ def _write_csv(path: Path, header: Record, storage: Storage, study: str) -> int:
     # The columns are known only when all trials were seen.
     params: dict[str, None] = {}
     metrics: dict[str, None] = {}
-    for page in storage.pages(study, size=_BATCH):
-        for trial in page:
-            params.update(dict.fromkeys(trial.params))
-            metrics.update(dict.fromkeys(trial.metrics))
+    for trial in _trials(storage, study, header["trials"]):
+        params.update(dict.fromkeys(trial.params))
+        metrics.update(dict.fromkeys(trial.metrics))
     flat = [f"params.{name}" for name in sorted(params)] + [f"metrics.{name}" for name in sorted(metrics)]
     n = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*PLAIN, *flat, _MARK, _SPEC])
-        for page in storage.pages(study, size=_BATCH):
-            for trial in page:
-                plain = {name: _text_of(trial, name) for name in PLAIN}
-                row = ["" if value is None else _cell(value) for value in plain.values()]
-                row += [_cell(trial.params[name]) if name in trial.params else "" for name in sorted(params)]
-                row += [_cell(trial.metrics[name]) if name in trial.metrics else "" for name in sorted(metrics)]
-                writer.writerow([*row, FORMAT, json.dumps(header) if n == 0 else ""])
-                n += 1
+        for trial in _trials(storage, study, header["trials"]):
+            plain = {name: _text_of(trial, name) for name in PLAIN}
+            row = ["" if value is None else _cell(value) for value in plain.values()]
+            row += [_cell(trial.params[name]) if name in trial.params else "" for name in sorted(params)]
+            row += [_cell(trial.metrics[name]) if name in trial.metrics else "" for name in sorted(metrics)]
+            writer.writerow([*row, FORMAT, json.dumps(header) if n == 0 else ""])
+            n += 1
         if n == 0:
             writer.writerow([*[""] * (len(PLAIN) + len(flat)), FORMAT, json.dumps(header)])
     return n
@@ -343,7 +357,7 @@ def _write_parquet(path: Path, header: Record, storage: Storage, study: str) -> 
     n = 0
     with pq.ParquetWriter(path, schema) as writer:
         batch: list[Record] = []
-        for record in _records(storage, study):
+        for record in _records(storage, study, header["trials"]):
             # Parquet holds texts in UTF-8, as the databases do.
             for name in PLAIN:
                 if isinstance(record[name], str):

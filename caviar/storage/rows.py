@@ -72,7 +72,7 @@ def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None) -
             codec.encode_params(trial.params),
             codec.encode_metrics(trial.metrics),
             operator.index(trial.epoch),
-            None if trial.seconds is None else float(trial.seconds),
+            codec.finite_or_none(trial.seconds),
             time_to_text(trial.started_at),
             time_to_text(trial.finished_at),
             codec.encode_text(trial.parent),

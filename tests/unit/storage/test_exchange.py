@@ -206,6 +206,26 @@ def test_a_spreadsheet_that_ends_in_the_middle_is_refused(tmp_path: Path, n_cut:
     assert [summary.spec.name for summary in storage.studies()] == ["digits"]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_file_that_ends_with_a_line_but_too_early_is_refused(tmp_path: Path, suffix: str) -> None:
+    """Its beginning says how many trials there should be; a file of before, which does not, is read."""
+    storage = open_storage("sqlite://")
+    fill(storage, [make_result(number) for number in range(3)])
+    path = tmp_path / f"x.{suffix}"
+    export_study(storage, "digits", path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+
+    with pytest.raises(DataError, match="was cut: it holds 2 of 3 trials"):
+        import_study(storage, path, name="again")
+
+    assert [summary.spec.name for summary in storage.studies()] == ["digits"]
+    quoted = b'""trials"": 3' if suffix == "csv" else b'"trials": 3'
+    assert quoted in lines[0] + lines[1]
+    path.write_bytes(b"".join(lines[:-1]).replace(b", " + quoted, b""))
+    assert storage.summary(import_study(storage, path, name="again").name).n_trials == 2
+
+
 def _spoil_csv(path: Path, column: str | None = None, version: str | None = None) -> None:
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
