@@ -50,6 +50,7 @@ def main() -> None:
         page = " ".join(["caviar", *(getattr(error, "command_chain", None) or ()), "--help"])
         _say(f"{_one_line(error)}; see `{page}`", kind="usage: ")
         status = 2
+    gc.freeze()  # else Python looks through all that is left before it ends, for a fifth of the time of a query
     sys.exit(status if isinstance(status, int) else 0)
 
 
