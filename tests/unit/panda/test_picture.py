@@ -20,7 +20,7 @@ def test_a_picture_tells_the_metrics_of_the_last_epoch(tmp_path: Path, capsys: p
 
     with study.panda(study.best_trial, epochs=4) as panda, display.watch(panda, n_examples=90):
         *_, last = panda
-        Console(width=80).print(display._picture())
+        Console(width=80).print(display.picture())
 
     shown = capsys.readouterr().out.splitlines()[1]
     assert shown.split() == [word for name, value in last.metrics.items() for word in (name, f"{value:.4g}")]
