@@ -10,6 +10,7 @@ from caviar.bootstrap import cluster_address, inspect_cluster, storage_url
 from caviar.errors import CaviarError, ExecutorError, StorageMissing
 from caviar.execution.facts import DECIDE_BITS, ClusterFacts, Facts, NodeFacts, collect_facts
 from caviar.storage.probe import DatabaseFacts, probe
+from caviar.wording import counted
 
 #: A clock that is further off makes times in the database misleading, and leases of SQLite files unsafe.
 _CLOCK_S = 1.0
@@ -60,17 +61,13 @@ def diagnose(address: str | None = None, url: str | None = None) -> Diagnosis:
     return found
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
 def _look_here(found: Diagnosis) -> None:
     here = found.here
     found.findings.append(
         Finding(
             "here",
             "ok",
-            f"caviar {caviar.__version__}, Python {here.python}, {_count(here.n_cores, 'core')}, {here.processor}",
+            f"caviar {caviar.__version__}, Python {here.python}, {counted(here.n_cores, 'core')}, {here.processor}",
         )
     )
     if here.packages["numba"] is None:
@@ -89,7 +86,7 @@ def _look_at_cluster(found: Diagnosis, address: str | None) -> None:
     found.cluster = cluster
     where = f"at {address}" if address else "of this machine alone, started for this look"
     n_cores = sum(node.n_cores for node in cluster.nodes)
-    tell(Finding("cluster", "ok", f"a Ray cluster {where}: {_count(len(cluster.nodes), 'node')}"))
+    tell(Finding("cluster", "ok", f"a Ray cluster {where}: {counted(len(cluster.nodes), 'node')}"))
     if not n_cores:
         advice = f"python -m workers --address {address}, on each machine that is to train"
         tell(Finding("cluster", "problem", "no node has a core to train on", advice))
@@ -112,10 +109,10 @@ def _judge_node(node: NodeFacts, here: Facts) -> list[Finding]:
     if facts is None:
         return [Finding(name, "problem", node.error or "it did not answer", f"look at Ray's logs on {node.host}")]
     # where the node cannot train, nobody could count them
-    threads = f"{_count(facts.blas_threads, 'BLAS thread')} for each worker, " if facts.blas_threads else ""
+    threads = f"{counted(facts.blas_threads, 'BLAS thread')} for each worker, " if facts.blas_threads else ""
     text = (
         f"{'head, ' if node.is_head else ''}{facts.hostname}: Ray {node.ray}, Python {facts.python}, "
-        f"{_count(node.n_cores, 'core')}, {threads}{node.memory_gb:.1f} GB of memory for Ray"
+        f"{counted(node.n_cores, 'core')}, {threads}{node.memory_gb:.1f} GB of memory for Ray"
     )
     found = [Finding(name, "ok", text)]
 

@@ -30,6 +30,7 @@ MATHS = {*RECORDS, "nn"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
+    "wording": set(),
     "space": {"errors"},
     "nn": {"errors"},
     "training": MATHS,

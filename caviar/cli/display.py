@@ -12,9 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from caviar.cli.tables import counted, duration
+from caviar.cli.tables import duration
 from caviar.records import StudySpec
 from caviar.sweep import SweepProgress
+from caviar.wording import counted
 
 #: Seconds between two plain lines.
 _LINE_INTERVAL_S = 2.0

@@ -9,11 +9,12 @@ from typing import Any
 
 from caviar.cli.arguments import split_trial_name
 from caviar.cli.panda_rows import finite, intervention_row, outcome_line
-from caviar.cli.tables import counted, shown
+from caviar.cli.tables import shown
 from caviar.errors import CaviarError
 from caviar.panda.compare import Comparison
 from caviar.records import StudySpec
 from caviar.study import load_study
+from caviar.wording import counted
 
 _SHOWN = ("val_loss", "val_accuracy")
 
@@ -78,7 +79,7 @@ def _lines(comparison: Comparison, spec: StudySpec) -> list[str]:
 def _verdict(comparison: Comparison, spec: StudySpec) -> str:
     if comparison.trouble is not None:
         return f"cannot be compared: {comparison.trouble}"
-    after = f"after {comparison.epochs} epoch{'' if comparison.epochs == 1 else 's'}"
+    after = f"after {counted(comparison.epochs, 'epoch')}"
     if comparison.has_diverged:
         also = "has, too" if comparison.control is None else "has not"
         return f"the run diverged {after}; without this, by then, it {also}"

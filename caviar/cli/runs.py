@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from caviar.cli.tables import counted
 from caviar.records import SweepRun
+from caviar.wording import counted
 
 #: Of many runs the last ones are shown.
 _N_SHOWN = 5

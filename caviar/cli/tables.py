@@ -80,11 +80,6 @@ def short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def counted(n: int, noun: str) -> str:
-    """Return a number with a noun that takes an `s` where it is not 1."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def duration(seconds: float) -> str:
     """Return a time as `M:SS` or `H:MM:SS`."""
     minutes, rest = divmod(round(seconds), 60)

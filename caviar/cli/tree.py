@@ -18,6 +18,7 @@ from caviar.panda.revive import applied_of
 from caviar.panda.verbs import settings_of
 from caviar.records import Session, Trial
 from caviar.storage import Storage
+from caviar.wording import counted
 
 
 @dataclass(kw_only=True)
@@ -94,7 +95,7 @@ def _lines(node: Node, metric: str, width: int, first: str = "", rest: str = "")
     if value is not None:
         parts.append(f"{metric} {value:.4f}")
     if node.n_interventions:
-        parts.append(f"{node.n_interventions} intervention{'s' if node.n_interventions > 1 else ''}")
+        parts.append(counted(node.n_interventions, "intervention"))
     yield (first + "  ".join(parts))[:width]
     is_parent = bool(node.children)
     if trial.parent is not None:

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from caviar.cli.display import block
-from caviar.cli.tables import counted, print_table
+from caviar.cli.tables import print_table
 from caviar.sweep import SweepProgress
+from caviar.wording import counted
 
 ROWS = [
     {"study": "digits", "number": n, "state": "COMPLETE", "learning_rate": 0.1 * n, "val_accuracy": 0.9, "error": None}
