@@ -143,28 +143,21 @@ class PandaDisplay:
         marks = [i.epoch for i in panda.interventions if i.epoch is not None and i.kind in STEERING]
         columns = (width - 1) // 2 if width >= _TWO_PLOTS else width
 
-        def draw(title: str, names: dict[str, tuple[str, str]]) -> list[Text]:
+        def draw(title: str, names: dict[str, tuple[str, str]], *, may_be_log: bool) -> list[Text]:
             gone = [(thinned(self._abandoned, metric, columns), "", "bright_black", True) for metric in names]
             now = [
                 (thinned(history, metric, columns), label, style, metric.startswith("train"))
                 for metric, (label, style) in names.items()
             ]
             curves = [Curve(points=p, name=n, style=s, is_dotted=d) for p, n, s, d in (*gone, *now)]
-            is_loss = title == "loss"  # an accuracy by powers of ten would show little of what is near 1
-            return plot(
-                title,
-                curves,
-                width=columns,
-                height=height,
-                marks=marks,
-                may_be_log=is_loss,
-                is_plain=self._is_plain,
-            )
+            size = {"width": columns, "height": height}
+            return plot(title, curves, **size, marks=marks, may_be_log=may_be_log, is_plain=self._is_plain)
 
-        left = draw("loss", {"train_loss": ("train", "cyan"), "val_loss": ("val", "yellow")})
+        left = draw("loss", {"train_loss": ("train", "cyan"), "val_loss": ("val", "yellow")}, may_be_log=True)
         if width < _TWO_PLOTS:
             return left
-        right = draw("accuracy", {"val_accuracy": ("val", "green")})
+        # by powers of ten, an accuracy would show little of what is near 1
+        right = draw("accuracy", {"val_accuracy": ("val", "green")}, may_be_log=False)
         for one, other in zip(left, right, strict=True):
             one.pad_right(columns + 1 - one.cell_len)
             one.append_text(other)
