@@ -11,7 +11,6 @@ from caviar.panda.course import STEERING, Course, place_after
 from caviar.panda.replay import babysat
 from caviar.panda.retrace import Passed, Retrace, RunDiverged
 from caviar.panda.revive import applied_of, start_state
-from caviar.panda.shelf import Shelf
 from caviar.panda.start import Nursery
 from caviar.panda.trainer import Trainer
 from caviar.records import Direction, Intervention, Reason, StudySpec
@@ -95,7 +94,7 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
         CheckpointError: the state that it started from cannot be had, or the run cannot be gone through again.
     """
     trial, session = babysat(nursery, number)
-    shelf, trainer = Shelf(nursery.root, nursery.spec, number, nursery.storage.identity), nursery.trainer(number)
+    shelf, trainer = nursery.shelf(number), nursery.trainer(number)
     steps = [i for i in applied_of(nursery.storage, nursery.spec, trial) if i.kind in STEERING]
     start = Passed(
         start_state(nursery.storage, nursery.spec, session, trial, shelf, trainer),

@@ -51,7 +51,7 @@ def replay(nursery: Nursery, number: int) -> Replay:
     """
     trial, session = babysat(nursery, number)
     storage, spec = nursery.storage, nursery.spec
-    shelf = Shelf(nursery.root, spec, number, storage.identity)
+    shelf = nursery.shelf(number)
     stored = storage.sessions.checkpoints(spec.name, number)
     last = max(
         (c for c in stored if not c.abandoned), key=lambda c: (c.segment, c.epoch, c.batch, c.sequence), default=None

@@ -221,6 +221,10 @@ class Nursery:
         """Return what trains one trial of the study."""
         return Trainer(self.executor, self.spec, len(self.data.train), number)
 
+    def shelf(self, number: int) -> Shelf:
+        """Return where the checkpoints of one trial of the study lie."""
+        return Shelf(self.root, self.spec, number, self.storage.identity)
+
     def _child(self, parent: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
         """Add a trial that goes on where a finished one ended, which stays as it is."""
         settings = _check_wishes(changes, horizon, epochs_done=parent.epoch)
@@ -245,7 +249,7 @@ class Nursery:
         first = _check_wishes(changes, horizon)
         session = self.storage.sessions.get(self.spec.name, trial.number)
         assert session is not None
-        shelf = Shelf(self.root, self.spec, trial.number, self.storage.identity)
+        shelf = self.shelf(trial.number)
         if not self.storage.sessions.checkpoints(self.spec.name, trial.number):
             # taken before it was trained, or by a process that died before it could write its first state
             trainer = self.trainer(trial.number)
@@ -297,7 +301,7 @@ class Nursery:
         session = self.storage.sessions.get(self.spec.name, trial.number)
         trainer = self.trainer(trial.number)
         if session is not None:
-            shelf = Shelf(self.root, self.spec, trial.number, self.storage.identity)
+            shelf = self.shelf(trial.number)
             revived = revive(self.storage, self.spec, session, trial, shelf, trainer, self.on_event)
             return end_state(revived, trial, trainer)
         if trial.parent is not None:
