@@ -204,9 +204,7 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
             storage.add_space(partial, space)
         old = f"{header[_SPEC]['name']}/"
         batch: list[TrialResult] = []
-        n = 0
         for record in records:
-            n += 1
             if (record.get("parent") or "").startswith(old):
                 record["parent"] = f"{partial}/{record['parent'].removeprefix(old)}"
             batch.append(from_record(partial, record))
@@ -214,6 +212,7 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
                 _store_batch(storage, partial, batch)
                 batch = []
         _store_batch(storage, partial, batch)
+        n = storage.summary(partial).n_trials
         if n != header.get("trials", n):
             raise DataError(f"the file was cut: it holds {n} of {header['trials']} trials; export the study again")
         storage.annotate(partial, note=header.get("note"), add_tags=header.get("tags", ()))
