@@ -91,9 +91,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
 
         def work(connection: Connection) -> int:
             study_id = self._add_study(connection, study.study_name, study.directions)
-            for kind, attrs in (("user", study.user_attrs), ("system", study.system_attrs)):
-                for key, value in attrs.items():
-                    optuna_attrs.put_study_attr(connection, study_id, kind, key, value)
+            optuna_attrs.put_study_attrs(connection, study_id, study)
             for trial in trials:
                 self._add_trial(connection, study_id, trial)
             return study_id
@@ -182,7 +180,7 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
                 attrs.setdefault(row.study_id, []).append(row)
             studies = []
             for study in connection.execute(select(schema.studies).order_by(_studies.id)):
-                user, system = optuna_attrs.split(attrs.get(study.id, []), study)
+                user, system = optuna_attrs.split_of_study(attrs.get(study.id, []), study)
                 studies.append(
                     FrozenStudy(
                         study_name=study.name,

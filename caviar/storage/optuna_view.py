@@ -9,7 +9,7 @@ values.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -27,7 +27,7 @@ from sqlalchemy import Column, ColumnElement, select
 from sqlalchemy.engine import Connection, Row
 
 from caviar.space import Categorical, Float, Int, SearchSpace
-from caviar.storage import codec, schema
+from caviar.storage import codec, optuna_attrs, schema
 from caviar.storage.database import Database
 from caviar.storage.types import time_from_db
 
@@ -83,14 +83,6 @@ def trial_values(trial: FrozenTrial, trial_id: int, study_id: int, number: int) 
     if trial.values is not None:
         columns.update(objective_columns([float(value) for value in trial.values]))
     return columns
-
-
-def split_attrs(attrs: Iterable[tuple[str, str, str]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return user and system attributes from kind, key and JSON of each."""
-    split: dict[str, dict[str, Any]] = {"user": {}, "system": {}}
-    for kind, key, value in attrs:
-        split[kind][codec.decode_text(key) or ""] = json.loads(value)
-    return split["user"], split["system"]
 
 
 def load(connection: Connection, study_id: int, ids: Sequence[int]) -> list[FrozenTrial]:
@@ -169,7 +161,7 @@ def _frozen(
 ) -> FrozenTrial:
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
-    user, system = split_attrs(attrs)
+    user, system = optuna_attrs.split(attrs)
     if row.optuna_params is None:
         space = spaces.get(row.space_version, SearchSpace())
         for name, value in codec.decode_params(row.params).items():
