@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from caviar.errors import CheckpointError, ExecutorError, PandaBusy, SliceLost, StorageUnreachable, SweepBroken
 from caviar.execution.base import Executor, Job, Slice, TrialOutcome, TrialTask
+from caviar.execution.breaker import Breaker
+from caviar.execution.forecast import Forecast
 from caviar.execution.planner import Planner
 from caviar.ledger import Ledger
 from caviar.recorder import Recorder
@@ -33,8 +34,8 @@ _SLICES_PER_WORKER = 2
 _POLL_S = 0.2
 #: How often the coordinator looks whether somebody wants to babysit one of its trials.
 _LOOK_S = 0.25
-#: When so many trials have ended and all failed with the same error, the rest would too.
-_BREAKER_TRIALS = 10
+#: Fewer trials do not tell how long the rest take.
+_TELLING_TRIALS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,10 +144,9 @@ class _Sweep:
         self.space_versions: dict[int, int] = {}  # of the trials in the pool and in the jobs
         self.jobs: dict[Job, None] = {}
         self.started_at = time.monotonic()
-        self.first_errors: list[str] | None = []
+        self.forecast = Forecast(self.planner)
+        self.breaker = Breaker()
         self.n_ended_now = 0
-        #: How many trials have been put into the pool, and what the planner thinks that they and what is done cost.
-        self.n_filled, self.work, self.work_done = 0, 0.0, 0.0
         self.ledger = Ledger(storage, spec.name, recorder.owner)
 
     def run(self) -> SweepResult:
@@ -158,7 +158,7 @@ class _Sweep:
     def _run(self) -> SweepResult:
         try:
             self._recall()
-            if self.pool or sum(self.counts.values()) < self.n_trials:
+            if self.pool or self._n_to_draw:
                 self.ledger.open()
             self.executor.load(self.data)
             while not self.is_interrupted():
@@ -193,12 +193,12 @@ class _Sweep:
         self.counts = {state: counts.get(state, 0) for state in TrialState}
         self.best = self.storage.best_trial(self.spec.name)
         if self.counts[TrialState.COMPLETE]:
-            self.first_errors = None  # these are not the study's first trials
+            self.breaker.rest()  # these are not the study's first trials
         n_found = sum(self.counts.values())
         self.babysat = {session.number for session in self.storage.sessions.all(self.spec.name)}
         self.next_number = self._first_free_number(n_found)
         # whoever adds trials meanwhile takes numbers behind those that this sweep may need
-        self.storage.reserve_numbers(self.spec.name, self.next_number + max(self.n_trials - n_found, 0))
+        self.storage.reserve_numbers(self.spec.name, self.next_number + self._n_to_draw)
         unfinished = self.storage.trials(self.spec.name, where="state = 'WAITING' or state = 'RUNNING'")
         # one with a parent goes on from a state that only panda mode has
         unfinished = [t for t in unfinished if t.parent is None and t.number not in self.babysat]
@@ -217,10 +217,14 @@ class _Sweep:
         last = self.storage.trials(self.spec.name, where="parent is null", sort="-number", limit=limit)
         return next((trial.number + 1 for trial in last if trial.number not in self.babysat), 0)
 
+    @property
+    def _n_to_draw(self) -> int:
+        return max(self.n_trials - sum(self.counts.values()), 0)
+
     def _sample(self, n_most: int) -> None:
         """Add the next trials, up to the budget, to the database and to the pool."""
-        n_new = min(n_most, self.n_trials - sum(self.counts.values()))
-        if n_new <= 0:
+        n_new = min(n_most, self._n_to_draw)
+        if not n_new:
             return
         free = (number for number in itertools.count(self.next_number) if number not in self.babysat)
         numbers = list(itertools.islice(free, n_new))
@@ -250,8 +254,7 @@ class _Sweep:
             )
             for trial in trials
         ]
-        self.n_filled += len(tasks)
-        self.work += sum(map(self.planner.cost, tasks))
+        self.forecast.plan(tasks)
         self.pool += tasks
         # take() takes from the end: trials that are begun, then the longest, of equal cost the first number
         self.pool.sort(key=lambda task: (task.state is not None, self.planner.cost(task), -task.number))
@@ -275,8 +278,7 @@ class _Sweep:
 
     def _seconds_to_come(self) -> float:
         """Return how long one worker is thought to take for all that is left; trials to be drawn cost as others do."""
-        n_to_draw = max(self.n_trials - sum(self.counts.values()), 0)
-        return self.planner.seconds(self.pool) * (1 + n_to_draw / len(self.pool))
+        return self.planner.seconds(self.pool) * (1 + self._n_to_draw / len(self.pool))
 
     def _collect(self) -> None:
         if not self.jobs:
@@ -289,7 +291,7 @@ class _Sweep:
                 self._retry_alone(job.slice, lost)
                 continue
             self.ledger.add(job, outcomes)
-            self.work_done += sum(map(self.planner.cost, job.slice.tasks))
+            self.forecast.do(job.slice.tasks)
             self.planner.learn(job.slice.tasks, sum(outcome.seconds for outcome in outcomes))
             for task, outcome in zip(job.slice.tasks, outcomes, strict=True):
                 if outcome.state is TrialState.COMPLETE and outcome.epoch < self.spec.epochs:
@@ -316,7 +318,7 @@ class _Sweep:
                 self.jobs[self.executor.submit(self._slice((task,)))] = None
             return
         task = slice.tasks[0]
-        self.work_done += self.planner.cost(task)
+        self.forecast.do(slice.tasks)
         trial = Trial(
             study=self.spec.name,
             number=task.number,
@@ -369,7 +371,10 @@ class _Sweep:
         asked = self.wanted.pop(result.trial.number, None)
         if asked is not None:
             self._refuse(asked, f"it has ended meanwhile, as {result.trial.state}")
-        self._check_breaker(result.trial)
+        broken = self.breaker.see(result.trial)
+        if broken is not None:
+            self.recorder.flush()
+            raise SweepBroken(broken)
 
     def _look_for_requests(self) -> None:
         """Give away trials that somebody wants to babysit; those that are being trained, at the end of their slice."""
@@ -428,7 +433,7 @@ class _Sweep:
                 self.begun[number] = begun
             return
         del self.space_versions[number]
-        self.work -= self.planner.cost(task)
+        self.forecast.drop(task)
         self.babysat.add(number)
         self.counts[TrialState.WAITING] -= 1
         self.counts[TrialState.RUNNING] += 1
@@ -443,23 +448,6 @@ class _Sweep:
         assert trial.value is not None
         sign = -1 if self.spec.direction is Direction.MAXIMIZE else 1
         return sign * trial.value, trial.metrics.get("val_loss", float("inf")), trial.number
-
-    def _check_breaker(self, trial: Trial) -> None:
-        if self.first_errors is None:
-            return
-        if trial.state is not TrialState.FAIL:
-            self.first_errors = None
-            return
-        self.first_errors.append(trial.error or "")
-        alike = {re.sub(r"\d+", "N", error) for error in self.first_errors}
-        if len(alike) > 1:
-            self.first_errors = None
-        elif len(self.first_errors) >= _BREAKER_TRIALS:
-            self.recorder.flush()
-            raise SweepBroken(
-                f"the first {len(self.first_errors)} trials all failed alike ({trial.error}); see "
-                f"`caviar show {trial.name}`, then mend the space or the data under another study name"
-            )
 
     def _judge_best(self) -> None:
         """Train the best trial again, to the same bits, and judge it on the test part, once."""
@@ -484,27 +472,25 @@ class _Sweep:
             self.recorder.record(TrialResult(trial=self.best))
 
     def _progress(self) -> SweepProgress:
-        seconds = time.monotonic() - self.started_at
-        n_running = sum(len(job.slice.tasks) for job in self.jobs)
         return SweepProgress(
             study=self.spec.name,
             n_trials=self.n_trials,
             n_complete=self.counts[TrialState.COMPLETE],
             n_failed=self.counts[TrialState.FAIL],
-            n_running=n_running,
+            n_running=sum(len(job.slice.tasks) for job in self.jobs),
             n_babysat=self.counts[TrialState.RUNNING],
             n_ended_now=self.n_ended_now,
-            seconds=seconds,
+            seconds=time.monotonic() - self.started_at,
             n_workers=self.executor.n_workers,
             best=self.best,
-            seconds_left=self._seconds_left(seconds) if self.n_ended_now >= 3 else None,
+            seconds_left=self._seconds_left(),
             notice=self.recorder.notice,
         )
 
-    def _seconds_left(self, seconds: float) -> float:
-        """Return how long the rest takes, at the pace so far: of work, for the longest trials come first."""
-        n_to_draw = max(self.n_trials - sum(self.counts.values()), 0)
-        if not (n_to_draw or self.pool or self.jobs):
+    def _seconds_left(self) -> float | None:
+        """Return how long the rest takes; None where too little is done to tell."""
+        if self.n_ended_now < _TELLING_TRIALS:
+            return None
+        if not (self._n_to_draw or self.pool or self.jobs):
             return 0.0
-        to_come = self.work * (1 + n_to_draw / self.n_filled) - self.work_done
-        return seconds * max(to_come, 0.0) / self.work_done if self.work_done > 0 else 0.0
+        return self.forecast.seconds_left(time.monotonic() - self.started_at, self._n_to_draw)

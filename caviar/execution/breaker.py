@@ -1,0 +1,39 @@
+"""Ending a sweep whose first trials all fail alike: the rest would, too."""
+
+from __future__ import annotations
+
+import re
+
+from caviar.records import Trial, TrialState
+
+#: When so many trials have ended and all failed with the same error, the rest would too.
+_TRIALS = 10
+
+
+class Breaker:
+    """Watches how the first trials of a study end. One that does well, or fails otherwise, puts it to rest for good."""
+
+    def __init__(self) -> None:
+        self._errors: list[str] | None = []
+
+    def rest(self) -> None:
+        """Watch no more, as where these are not the study's first trials."""
+        self._errors = None
+
+    def see(self, trial: Trial) -> str | None:
+        """Take a trial that has ended; return why the sweep should end, if it should."""
+        if self._errors is None:
+            return None
+        if trial.state is not TrialState.FAIL:
+            self.rest()
+            return None
+        self._errors.append(trial.error or "")
+        if len({re.sub(r"\d+", "N", error) for error in self._errors}) > 1:
+            self.rest()
+            return None
+        if len(self._errors) < _TRIALS:
+            return None
+        return (
+            f"the first {len(self._errors)} trials all failed alike ({trial.error}); see "
+            f"`caviar show {trial.name}`, then mend the space or the data under another study name"
+        )
