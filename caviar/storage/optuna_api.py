@@ -29,7 +29,7 @@ from caviar.storage import admin, bulk, codec, leases, optuna_attrs, optuna_view
 from caviar.storage.database import Database
 from caviar.storage.optuna_cache import TrialCache
 from caviar.storage.optuna_params import ParamBook
-from caviar.storage.sql_storage import insert_study
+from caviar.storage.studies import insert_study
 from caviar.storage.types import time_to_text
 from caviar.storage.version import prepare
 

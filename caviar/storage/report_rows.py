@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+
+from sqlalchemy.engine import Connection
 
 from caviar.errors import StorageError
 from caviar.records import Reports
-from caviar.storage import codec
+from caviar.storage import codec, schema
 from caviar.storage.bulk import ReportBlock
+from caviar.storage.studies import StudyKey
 
 #: More missing epochs between two reports than this are taken for steps, not for epochs.
 _WIDEST_GAP = 1_000_000
@@ -61,3 +66,27 @@ def from_rows(found: Sequence[tuple[int, str]], order: Sequence[str], trial: str
     for column, name in enumerate(names):
         values[at, column] = [float(metrics.get(name, "NaN")) for metrics in parsed]
     return Reports(first, tuple(names), values)
+
+
+def read(connection: Connection, key: StudyKey, order: Sequence[str], first: int, last: int) -> dict[int, Reports]:
+    """Return the reports of the trials from number `first` to `last` that have any, by number.
+
+    Args:
+        connection: in a transaction.
+        key: of their study.
+        order: as in `from_rows`.
+        first, last: numbers; the study need not have trials of these.
+
+    Raises:
+        StorageError: the epochs of a trial are too far apart.
+    """
+    ids = [schema.trial_id(key.id, min(max(number, 0), schema.NUMBERS - 1)) for number in (first, last)]
+    found = connection.exec_driver_sql(
+        "SELECT trial_id, epoch, metrics FROM reports "
+        f"WHERE trial_id BETWEEN {ids[0]:d} AND {ids[1]:d} ORDER BY trial_id, epoch"
+    ).fetchall()
+    by_number = {}
+    for trial_id, of_trial in groupby(found, key=itemgetter(0)):
+        number = trial_id % schema.NUMBERS
+        by_number[number] = from_rows([(row[1], row[2]) for row in of_trial], order, f"{key.name}/{number}")
+    return by_number

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from difflib import get_close_matches
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, exc, func, insert, select, update
+from sqlalchemy import exc, func, select, update
 from sqlalchemy.engine import Connection
 
 from caviar.errors import (
     QueryError,
     StorageError,
     StudyMismatch,
-    StudyNotFound,
     TrialNotFound,
 )
-from caviar.records import Direction, Reports, StudySpec, StudySummary, Trial, TrialResult, TrialState
-from caviar.storage import admin, bulk, codec, frames, leases, queries, report_rows, rows, schema
+from caviar.records import Reports, StudySpec, StudySummary, Trial, TrialResult
+from caviar.storage import admin, bulk, codec, frames, leases, queries, report_rows, rows, schema, studies
 from caviar.storage.base import Storage, StudyNotes
 from caviar.storage.database import Database
 from caviar.storage.filters import Filters, Known, known_metrics
 from caviar.storage.names import NameBook
 from caviar.storage.sql_ledgers import SqlLedgers
+from caviar.storage.studies import StudyKey
 from caviar.storage.version import prepare
 
 if TYPE_CHECKING:
@@ -35,21 +32,6 @@ if TYPE_CHECKING:
     from caviar.storage.sql_sessions import SqlSessions
 
 _READ_SQL = ", ".join(rows.READ)
-_STUDIES = schema.studies.c
-# nearly every operation begins with it, and making a statement takes longer than running it
-_KEY = select(_STUDIES.id, _STUDIES.kind, _STUDIES.metric, _STUDIES.direction).where(
-    _STUDIES.name == bindparam("of_name")
-)
-
-
-class StudyKey(NamedTuple):
-    """What most operations need to know of a study."""
-
-    id: int
-    name: str
-    kind: str
-    metric: str
-    direction: str
 
 
 class SqlStorage(Storage):
@@ -80,7 +62,7 @@ class SqlStorage(Storage):
         return self._db.shown
 
     @cached_property
-    def sessions(self) -> SqlSessions:  # type: ignore[override]
+    def sessions(self) -> SqlSessions:  # type: ignore[override]  # a variable there, made late here
         """The babysat trials; loaded by whoever asks for them, as queries do not."""
         from caviar.storage.sql_sessions import SqlSessions
 
@@ -96,10 +78,9 @@ class SqlStorage(Storage):
         space = rows.space_text(spec.name, spec.space)
 
         def work(connection: Connection) -> None:
-            taken = connection.execute(select(schema.studies.c.id).where(schema.studies.c.name == spec.name))
-            if taken.first() is not None:
+            if studies.is_taken(connection, spec.name):
                 raise StudyMismatch(f"study {spec.name!r} exists already; choose another name, or continue it")
-            study_id = insert_study(connection, row)
+            study_id = studies.insert_study(connection, row)
             admin.add_space(connection, study_id, space)
 
         try:
@@ -114,17 +95,23 @@ class SqlStorage(Storage):
         return self.get_study(spec.name)
 
     def get_study(self, name: str) -> StudySpec:
-        return self._db.read(f"read study {name!r}", lambda connection: self._spec(connection, name))
+        return self._db.read(
+            f"read study {name!r}",
+            lambda connection: studies.read_spec(connection, self.study_key(connection, name)),
+        )
 
     def studies(self) -> list[StudySummary]:
         def work(connection: Connection) -> list[StudySummary]:
-            names = connection.execute(select(schema.studies.c.name).order_by(schema.studies.c.id)).scalars().all()
-            return [self._summary(connection, name) for name in names]
+            keys = [self.study_key(connection, name) for name in studies.names(connection)]
+            return [studies.read_summary(connection, key) for key in keys]
 
         return self._db.read("list the studies", work)
 
     def summary(self, study: str) -> StudySummary:
-        return self._db.read(f"read study {study!r}", lambda connection: self._summary(connection, study))
+        return self._db.read(
+            f"read study {study!r}",
+            lambda connection: studies.read_summary(connection, self.study_key(connection, study)),
+        )
 
     def reserve_numbers(self, study: str, below: int) -> None:
         counts = schema.study_counts.c
@@ -233,21 +220,21 @@ class SqlStorage(Storage):
                 connection, key.id, filters, where=where, sort=sort, limit=limit, columns=frames.COLUMNS
             )
             params = self._names.known(connection, key.id, "param")
-            return frames.make_frame(found, params, self._names.known(connection, key.id, "metric"))
+            return frames.make_frame(found, params, self._metrics(connection, key))
 
         return self._db.read(f"read trials of {study!r}", work)
 
     def best_trial(self, study: str) -> Trial | None:
         return self._db.read(
             f"read the best trial of {study!r}",
-            lambda connection: self._best(connection, self.study_key(connection, study)),
+            lambda connection: studies.best_trial(connection, self.study_key(connection, study)),
         )
 
     def reports(self, study: str, number: int) -> Reports:
         def work(connection: Connection) -> Reports:
             key = self.study_key(connection, study)
             if 0 <= number < schema.NUMBERS:
-                found = self._reports(connection, key, number, number).get(number)
+                found = report_rows.read(connection, key, self._metrics(connection, key), number, number).get(number)
                 if found is not None:
                     return found
                 is_there = f"SELECT 1 FROM trials WHERE id = {schema.trial_id(key.id, number):d}"
@@ -258,25 +245,14 @@ class SqlStorage(Storage):
         return self._db.read(f"read reports of trial {number} of {study!r}", work)
 
     def reports_between(self, study: str, first: int, last: int) -> dict[int, Reports]:
-        return self._db.read(
-            f"read reports of trials {first} to {last} of {study!r}",
-            lambda connection: self._reports(connection, self.study_key(connection, study), first, last),
-        )
+        def work(connection: Connection) -> dict[int, Reports]:
+            key = self.study_key(connection, study)
+            return report_rows.read(connection, key, self._metrics(connection, key), first, last)
 
-    def _reports(self, connection: Connection, key: StudyKey, first: int, last: int) -> dict[int, Reports]:
-        ids = [schema.trial_id(key.id, min(max(number, 0), schema.NUMBERS - 1)) for number in (first, last)]
-        found = connection.exec_driver_sql(
-            "SELECT trial_id, epoch, metrics FROM reports "
-            f"WHERE trial_id BETWEEN {ids[0]:d} AND {ids[1]:d} ORDER BY trial_id, epoch"
-        ).fetchall()
-        order = self._names.known(connection, key.id, "metric")
-        by_number = {}
-        for trial_id, of_trial in groupby(found, key=itemgetter(0)):
-            number = trial_id % schema.NUMBERS
-            by_number[number] = report_rows.from_rows(
-                [(row[1], row[2]) for row in of_trial], order, f"{key.name}/{number}"
-            )
-        return by_number
+        return self._db.read(f"read reports of trials {first} to {last} of {study!r}", work)
+
+    def _metrics(self, connection: Connection, key: StudyKey) -> list[str]:
+        return self._names.known(connection, key.id, "metric")
 
     def add_space(self, study: str, space: Mapping[str, Any]) -> int:
         text = rows.space_text(study, space)
@@ -303,7 +279,7 @@ class SqlStorage(Storage):
             leases.refuse_babysat(connection, key.id, study)
             if name == study:
                 return
-            if connection.execute(select(schema.studies.c.id).where(schema.studies.c.name == name)).first():
+            if studies.is_taken(connection, name):
                 raise StudyMismatch(f"study {name!r} exists already; choose another name")
             admin.rename(connection, key.id, name)
 
@@ -338,19 +314,16 @@ class SqlStorage(Storage):
         return self._db.write(f"annotate {study!r}", work)
 
     def acquire_lease(self, study: str, owner: str, ttl_s: float) -> None:
-        leases.check(owner, ttl_s)
-        self._db.write(
-            f"acquire the lease of {study!r}",
-            lambda connection: leases.acquire(
-                connection, self.study_key(connection, study).id, study, owner, timedelta(seconds=ttl_s)
-            ),
-        )
+        self._hold_lease("acquire", leases.acquire, study, owner, ttl_s)
 
     def prolong_lease(self, study: str, owner: str, ttl_s: float) -> None:
+        self._hold_lease("prolong", leases.prolong, study, owner, ttl_s)
+
+    def _hold_lease(self, verb: str, hold: Callable[..., None], study: str, owner: str, ttl_s: float) -> None:
         leases.check(owner, ttl_s)
         self._db.write(
-            f"prolong the lease of {study!r}",
-            lambda connection: leases.prolong(
+            f"{verb} the lease of {study!r}",
+            lambda connection: hold(
                 connection, self.study_key(connection, study).id, study, owner, timedelta(seconds=ttl_s)
             ),
         )
@@ -403,23 +376,7 @@ class SqlStorage(Storage):
         Raises:
             StudyNotFound: there is none of that name; the message lists those there are.
         """
-        row = None
-        if isinstance(name, str) and codec.is_storable(name):
-            row = connection.execute(_KEY, {"of_name": name}).first()
-        if row is None:
-            raise StudyNotFound(self._no_study(connection, name))
-        return StudyKey(row.id, name, row.kind, codec.decode_text(row.metric) or "", row.direction)
-
-    def _no_study(self, connection: Connection, name: str) -> str:
-        names = list(
-            connection.execute(select(schema.studies.c.name).order_by(schema.studies.c.id.desc()).limit(1000)).scalars()
-        )
-        if not names:
-            return f"there is no study {name!r}: {self.url!r} holds none yet; `caviar sweep` makes one"
-        close = get_close_matches(str(name), names, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        return f"there is no study {name!r} (there are {', '.join(map(repr, names[:10]))}{more}){hint}"
+        return studies.find_key(connection, name, self.url)
 
     def _no_trial(self, connection: Connection, key: StudyKey, number: int) -> str:
         last = connection.execute(
@@ -429,46 +386,11 @@ class SqlStorage(Storage):
         return f"study {key.name!r} has no trial {number!r} ({has})"
 
     def _filters(self, connection: Connection, key: StudyKey) -> Filters:
-        seen = self._names.known(connection, key.id, "metric")
+        seen = self._metrics(connection, key)
         params = dict.fromkeys(self._names.known(connection, key.id, "param"))
-        spec = self._spec(connection, key.name)
-        params.update(dict.fromkeys(spec.space))
+        params.update(dict.fromkeys(studies.read_spec(connection, key).space))
         known = Known(key.metric, list(params), known_metrics(key.metric, seen, key.kind))
         return Filters(known, self._db.dialect)
-
-    def _spec(self, connection: Connection, name: str) -> StudySpec:
-        key = self.study_key(connection, name)
-        row = connection.execute(select(schema.studies).where(schema.studies.c.id == key.id)).one()
-        newest = connection.execute(
-            select(schema.spaces.c.space, schema.spaces.c.version)
-            .where(schema.spaces.c.study_id == key.id)
-            .order_by(schema.spaces.c.version.desc())
-            .limit(1)
-        ).first()
-        return rows.spec_from_row(row, *(newest or (None, 1)))
-
-    def _summary(self, connection: Connection, name: str) -> StudySummary:
-        spec = self._spec(connection, name)
-        key = self.study_key(connection, name)
-        counted = connection.execute(select(schema.study_counts).where(schema.study_counts.c.study_id == key.id)).one()
-        counts = {state: getattr(counted, f"n_{state.lower()}") for state in TrialState}
-        notes = admin.notes(connection, key.id)
-        return StudySummary(
-            spec=spec,
-            note=notes.note,
-            tags=notes.tags,
-            counts={state: count for state, count in counts.items() if count},
-            best=self._best(connection, key),
-        )
-
-    def _best(self, connection: Connection, key: StudyKey) -> Trial | None:
-        order = "DESC" if key.direction == Direction.MAXIMIZE else "ASC"
-        complete = f"study_id = {key.id:d} AND state = 'COMPLETE'"
-        row = connection.exec_driver_sql(
-            f"SELECT {_READ_SQL} FROM trials WHERE {complete} AND value = (SELECT value FROM trials WHERE {complete} "
-            f"AND value IS NOT NULL ORDER BY value {order} LIMIT 1) ORDER BY tie ASC NULLS LAST, number LIMIT 1"
-        ).fetchone()
-        return None if row is None else rows.trial_from_row(row, key.name)
 
     def _trial_rows(self, connection: Connection, key: StudyKey, trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
         parents = _parent_ids(connection, trials)
@@ -491,13 +413,6 @@ class SqlStorage(Storage):
             names.update(dict.fromkeys(("param", name) for name in trial.params))
             names.update(dict.fromkeys(("metric", name) for name in trial.metrics))
         return self._names.learn(connection, key.id, names)
-
-
-def insert_study(connection: Connection, row: dict[str, Any]) -> int:
-    """Insert a row of `studies` with its counts; return its id."""
-    study_id: int = connection.execute(insert(schema.studies).values(**row)).inserted_primary_key[0]  # type: ignore[index]
-    connection.execute(insert(schema.study_counts).values(study_id=study_id))
-    return study_id
 
 
 def _parent_ids(connection: Connection, trials: Sequence[Trial]) -> dict[str, int]:
