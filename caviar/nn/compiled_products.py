@@ -26,6 +26,8 @@ Array = np.ndarray
 #: A tile of C is so many rows by so many vectors: with AVX-512 it fills 24 of 32 registers, else 12 of 16.
 _ROWS, _VECTORS = 12 if HAS_AVX512 else 6, 2
 _PANEL_ROW = _VECTORS * VECTOR  # bytes
+#: Bytes of a row of C up to which a tile of one vector takes less time than one of all.
+_NARROW = VECTOR if HAS_AVX512 else 0
 #: Bytes of a panel: it stays in the first-level cache, beside the rows of A that pass by.
 _PANEL = 24 * 1024
 #: A plain B of so many bytes stays there as it is.
@@ -241,6 +243,10 @@ def product(
         column = 0
         while column < M:
             n_columns = row if M - column >= row else min(M - column, width)
+            if M - column < row and depth == K:
+                # to the same bits, some columns are computed twice: that is quicker than to go by single elements
+                n_columns = row if row <= M and M - column > _NARROW // c.itemsize else min(width, M)
+                column = min(column, M - n_columns)
             c_at, a_at = c_start + column, a_start + first * a_column
             if is_copied:
                 _copy_panel(panel, start, row, b, b_start, b_row, lines, kind, first, n, column, n_columns)

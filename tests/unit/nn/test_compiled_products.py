@@ -47,15 +47,16 @@ def test_a_product_is_that_of_numpy(
 
 
 @pytest.mark.parametrize("kind", [PLAIN, TURNED])
-def test_a_sum_does_not_depend_on_its_place(kind: int) -> None:
+@pytest.mark.parametrize("K", [67, 845], ids=["one part", "parts"])
+def test_a_sum_does_not_depend_on_its_place(kind: int, K: int) -> None:
     """An element has the same bits in a product of many rows and columns and alone."""
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((31, 845)).astype("float32"), rng.standard_normal((845, 77)).astype("float32")
+    a, b = rng.standard_normal((31, K)).astype("float32"), rng.standard_normal((K, 77)).astype("float32")
     whole, one = np.zeros((31, 77), "float32"), np.zeros(1, "float32")
-    lines, lying, b_row = np.arange(77), (b.T if kind == TURNED else b).ravel(), 845 if kind == TURNED else 77
-    product(whole.reshape(-1), 0, 77, a.reshape(-1), 0, 845, 1, lying, 0, b_row, lines, kind, 31, 845, 77)
+    lines, lying, b_row = np.arange(77), (b.T if kind == TURNED else b).ravel(), K if kind == TURNED else 77
+    product(whole.reshape(-1), 0, 77, a.reshape(-1), 0, K, 1, lying, 0, b_row, lines, kind, 31, K, 77)
 
-    for h, m in [(0, 0), (11, 31), (12, 32), (30, 76), (23, 64)]:
-        product(one, 0, 1, a.reshape(-1), h * 845, 845, 1, b.reshape(-1), m, 77, lines, PLAIN, 1, 845, 1)
+    for h, m in [(0, 0), (11, 31), (12, 32), (30, 76), (23, 64), (7, 62)]:
+        product(one, 0, 1, a.reshape(-1), h * K, K, 1, b.reshape(-1), m, 77, lines, PLAIN, 1, K, 1)
 
         assert one[0] == whole[h, m]
