@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from caviar.errors import CheckpointError, ExecutorError, PandaBusy, SliceLost, StorageUnreachable, SweepBroken
-from caviar.execution.base import Executor, Job, Slice, TrialOutcome, TrialTask
+from caviar.execution.base import Bar, Executor, Job, Slice, TrialOutcome, TrialTask
 from caviar.execution.breaker import Breaker
 from caviar.execution.forecast import Forecast
 from caviar.execution.planner import Planner
@@ -92,8 +92,7 @@ def sweep(
 ) -> SweepResult:
     """Train until the study holds `n_trials` trials, all of them ended.
 
-    Trials that an earlier sweep left unfinished are trained first. The best trial is trained once more at the end, to
-    the same bits, and judged on the test part.
+    Trials that an earlier sweep left unfinished are trained first. The best trial is judged on the test part.
 
     Args:
         storage: the trial database.
@@ -147,6 +146,7 @@ class _Sweep:
         self.forecast = Forecast(self.planner)
         self.breaker = Breaker()
         self.n_ended_now = 0
+        self.judged: dict[str, float] | None = None  # what the best trial's worker found on the test part
         self.ledger = Ledger(storage, spec.name, recorder.owner)
 
     def run(self) -> SweepResult:
@@ -274,7 +274,8 @@ class _Sweep:
             self._sample(_BLOCK)
 
     def _slice(self, tasks: tuple[TrialTask, ...]) -> Slice:
-        return Slice(tasks=tasks, kernel=self.spec.kernel, expected_s=self.planner.seconds(tasks))
+        bar = Bar(metric=self.spec.metric, direction=self.spec.direction, value=self.best.value if self.best else None)
+        return Slice(tasks=tasks, kernel=self.spec.kernel, expected_s=self.planner.seconds(tasks), bar=bar)
 
     def _seconds_to_come(self) -> float:
         """Return how long one worker is thought to take for all that is left; trials to be drawn cost as others do."""
@@ -336,7 +337,7 @@ class _Sweep:
         self.begun.pop(task.number, None)
         self.space_versions.pop(task.number)
         if trial.state is TrialState.COMPLETE and (self.best is None or self._rank(trial) < self._rank(self.best)):
-            self.best = trial
+            self.best, self.judged = trial, outcome.test_metrics
         self._record(TrialResult(trial=trial, reports=outcome.reports))
 
     def _trial(self, task: TrialTask, outcome: TrialOutcome) -> Trial:
@@ -450,26 +451,30 @@ class _Sweep:
         return sign * trial.value, trial.metrics.get("val_loss", float("inf")), trial.number
 
     def _judge_best(self) -> None:
-        """Train the best trial again, to the same bits, and judge it on the test part, once."""
-        if self.best is None or "test_accuracy" in self.best.metrics:
+        """Write what the best trial gave on the test part (docs/decisions/0003)."""
+        if self.best is None or "test_accuracy" in self.best.metrics or not len(self.data.test):
             return
-        if self.best.parent is not None or self.best.number in self.babysat:
-            return  # panda mode's: what was done to it is not in its params alone
+        judged = self.judged or self._train_again(self.best)
+        if judged is not None:
+            self.best = replace(self.best, metrics={**self.best.metrics, **judged})
+            self.recorder.record(TrialResult(trial=self.best))
+
+    def _train_again(self, best: Trial) -> dict[str, float] | None:
+        """Train the best trial to the same bits; return what it gives on the test part, if anything."""
+        if best.parent is not None or best.number in self.babysat:
+            return None  # panda mode's: what was done to it is not in its params alone
         task = TrialTask(
-            number=self.best.number,
-            params=self.best.params,
-            key=(self.spec.seed, self.best.number),
+            number=best.number,
+            params=best.params,
+            key=(self.spec.seed, best.number),
             until=self.spec.epochs,
             judge=True,
         )
         job = self.executor.submit(self._slice((task,)))
         while not self.executor.wait([job], _POLL_S):
             if self.is_interrupted():
-                return
-        (outcome,) = job.result()
-        if outcome.test_metrics is not None:
-            self.best = replace(self.best, metrics={**self.best.metrics, **outcome.test_metrics})
-            self.recorder.record(TrialResult(trial=self.best))
+                return None
+        return job.result()[0].test_metrics
 
     def _progress(self) -> SweepProgress:
         return SweepProgress(

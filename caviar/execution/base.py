@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from caviar.errors import ExecutorError
 from caviar.execution.facts import ClusterFacts
 from caviar.nn.initial import Key
-from caviar.records import Params, Reports, TrialState
+from caviar.records import Direction, Params, Reports, TrialState
 from caviar.training.dataset import Dataset
 from caviar.training.state import Point, TrainState
 
@@ -36,6 +36,27 @@ class TrialTask:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """What a trial has to reach, to be judged on the test part as it ends: it may be the best one of its study then."""
+
+    metric: str
+    direction: Direction
+    #: Of the best trial so far; None: whatever comes reaches it.
+    value: float | None = None
+
+    def is_reached(self, metrics: dict[str, float]) -> bool:
+        """Return whether the metrics of a trial's last epoch are as good as the best ones so far."""
+        value = metrics.get(self.metric)
+        if value is None or self.value is None:
+            return value is not None
+        return value <= self.value if self.direction is Direction.MINIMIZE else value >= self.value
+
+    def after(self, metrics: dict[str, float]) -> Bar:
+        """Return the bar for the trials that come after one with these metrics."""
+        return replace(self, value=metrics[self.metric]) if self.is_reached(metrics) else self
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
     """Some trials for one worker, trained one after the other, so that no overhead is paid per model."""
 
@@ -43,6 +64,8 @@ class Slice:
     kernel: str
     #: Seconds that it is thought to take.
     expected_s: float = 0.0
+    #: Judge the trials that end here and reach it, also where no task asks for that.
+    bar: Bar | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +85,7 @@ class TrialOutcome:
     reason: str | None = None
     error: str | None = None
     traceback: str | None = None
-    #: Where the task asks for it.
+    #: Where the task asks for it, or the trial has reached the bar of its slice.
     test_metrics: dict[str, float] | None = None
     #: Where the task asks for it.
     train_state: TrainState | None = None

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from caviar.execution.base import Outcomes, Slice, TrialOutcome, TrialTask
+from caviar.execution.base import Bar, Outcomes, Slice, TrialOutcome, TrialTask
 from caviar.nn.kernel import Kernel, choose_kernel
 from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
 from caviar.training.advance import advance, initial_state, test_metrics
@@ -25,9 +25,14 @@ def run_slice(slice: Slice, data: Dataset) -> list[TrialOutcome]:
 
     An exception in a trial is its outcome; the others are trained as if it had not been there.
     """
-    kernel = choose_kernel(slice.kernel)
+    kernel, bar, outcomes = choose_kernel(slice.kernel), slice.bar, Outcomes()
     with one_thread(kernel):
-        return Outcomes(_run_task(task, data, kernel) for task in slice.tasks)
+        for task in slice.tasks:
+            outcome = _run_task(task, bar, data, kernel)
+            outcomes.append(outcome)
+            if bar is not None and outcome.test_metrics is not None:
+                bar = bar.after(outcome.reports.last)
+    return outcomes
 
 
 def one_thread(kernel: Kernel) -> AbstractContextManager[object]:
@@ -42,6 +47,11 @@ def blas_threads() -> int:
     return max((library.num_threads for library in ThreadpoolController().lib_controllers), default=1)
 
 
+def _is_promising(task: TrialTask, bar: Bar | None, reports: Reports, data: Dataset) -> bool:
+    """Return whether a trial may be the best one; the state that is kept belongs to one that goes on."""
+    return bar is not None and not task.keep_state and bar.is_reached(reports.last) and len(data.test) > 0
+
+
 @cache
 def _threadpools(kernel: str) -> ThreadpoolController:
     return ThreadpoolController()
@@ -52,7 +62,7 @@ def _worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _run_task(task: TrialTask, data: Dataset, kernel: Kernel) -> TrialOutcome:
+def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -> TrialOutcome:
     started_at, start = datetime.now(UTC), time.perf_counter()
     reports = Reports(1, EPOCH_METRICS, np.empty((0, len(EPOCH_METRICS))))
     epoch, state, judged = 0, task.state, None
@@ -64,7 +74,7 @@ def _run_task(task: TrialTask, data: Dataset, kernel: Kernel) -> TrialOutcome:
         state, reports, epoch = progress.state, progress.reports, progress.state.epoch
         if progress.diverged_at is not None:
             reason, error = Reason.DIVERGED, f"diverged at epoch {progress.diverged_at}"
-        elif task.judge:
+        elif task.judge or _is_promising(task, bar, reports, data):
             judged = test_metrics(state, task.params, data, kernel=kernel)
     except Exception as failure:  # noqa: BLE001 - whatever a trial raises is its outcome
         reason, trace = Reason.ERROR, traceback.format_exc()

@@ -16,14 +16,18 @@ import pytest
 
 from caviar.bootstrap import make_sweep_executor
 from caviar.errors import SettingsError, SpaceError, StudyBusy, StudyMismatch, SweepBroken
-from caviar.execution.base import Executor
+from caviar.execution.base import Executor, Slice, TrialOutcome
 from caviar.execution.inline import InlineExecutor
+from caviar.execution.worker import run_slice
+from caviar.nn.kernel import choose_kernel
 from caviar.records import DataSpec, Direction, Reason, StudySpec, Trial, TrialState
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage, open_storage
 from caviar.study import Study, create_study, load_study
 from caviar.sweep import SweepProgress, sweep
 from caviar.testing.digest import study_digest as digest
+from caviar.training.advance import advance, initial_state
+from caviar.training.advance import test_metrics as metrics_of_test_part
 from caviar.training.dataset import Dataset, Examples
 
 SPACE = SearchSpace(
@@ -178,6 +182,46 @@ def test_the_best_trial_is_judged_on_the_test_part(storage: Storage, data: Datas
     assert judged == [storage.best_trial("s")] == [result.progress.best]
     ranked = sorted(storage.trials("s"), key=lambda t: (-(t.value or 0), t.metrics["val_loss"], t.number))
     assert judged == ranked[:1]
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_the_best_trial_is_trained_again_only_where_its_weights_are_gone(
+    storage: Storage, data: Dataset, metric: str, is_interrupted: bool
+) -> None:
+    """A sweep judges its best trial when that ends; one that goes on trains the one that it finds, to these bits."""
+    direction = Direction.MINIMIZE if metric == "val_loss" else Direction.MAXIMIZE
+    spec = make_spec(storage, metric=metric, direction=direction)
+    trained: list[int] = []
+
+    def run(slice: Slice, data: Dataset) -> list[TrialOutcome]:
+        trained.extend(task.number for task in slice.tasks)
+        return run_slice(slice, data)
+
+    if is_interrupted:  # all of its trials are trained, and it ends before one is judged
+        sweep(storage, spec, data, InlineExecutor(), 30, is_interrupted=lambda: counts(storage) == {"COMPLETE": 30})
+    assert not any("test_accuracy" in trial.metrics for trial in storage.trials("s"))
+
+    best = sweep(storage, spec, data, InlineExecutor(run), 30).progress.best
+
+    assert best is not None
+    assert sorted(trained) == ([best.number] if is_interrupted else list(range(30)))
+    kernel = choose_kernel(spec.kernel)
+    key = (spec.seed, best.number)
+    reached = advance(initial_state(key, best.params, data), best.params, data, spec.epochs, kernel=kernel).state
+    judged = metrics_of_test_part(reached, best.params, data, kernel=kernel)
+    assert judged.items() <= storage.get_trial("s", best.number).metrics.items()
+
+
+def test_a_sweep_of_data_without_a_test_part_judges_none(storage: Storage, data: Dataset) -> None:
+    """All of its trials are COMPLETE."""
+    nothing = Examples(data.test.x[:0], data.test.y[:0])
+    spec = make_spec(storage)
+
+    result = sweep(storage, spec, replace(data, test=nothing), InlineExecutor(), 5)
+
+    assert counts(storage) == {TrialState.COMPLETE: 5}
+    assert result.progress.best is not None and "test_accuracy" not in result.progress.best.metrics
 
 
 def test_a_study_of_a_loss_is_minimised(storage: Storage, data: Dataset) -> None:
