@@ -1,7 +1,8 @@
 """A whole sweep on digits: caviar over Ray against other ways to train the same random configurations on two cores.
 
 The others are PyTorch and scikit-learn in two processes, Optuna over SQLite with two processes of PyTorch, and Ray Tune
-with PyTorch. All sides run in turn in one run, in trials per second; the slow ones train fewer trials of the same kind.
+with PyTorch. All sides run in turn in one run, in trials per second; the slow ones train some of the configurations, in
+each round others, which are spread over all by what makes them costly.
 Starting Ray and the processes is not counted: each side trains a few trials first.
 """
 
@@ -22,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from peers import optuna_trials, sklearn_trial, torch_trial, tune_trials
 
@@ -51,6 +53,8 @@ class Sides:
         self.folder, self.epochs, self.n_studies = folder, epochs, 0
         sampler = TrialSampler(SPACE, 0)
         self.configurations = [sampler.params(number) for number in range(N_CAVIAR)]
+        self.configurations.sort(key=lambda params: (params["batch_size"], params["layers"], params["hidden_units"]))
+        self.offset = 0.5
         self.storage = open_storage(f"sqlite:///{folder}/caviar.db")
         self.executors = {2: make_executor(None, 2), 0: make_executor(None, 0)}
         self.pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
@@ -68,9 +72,14 @@ class Sides:
             trained = sum(trial.seconds or 0.0 for trial in study.trials())
             self.shares.append(trained / seconds / n_workers)
 
+    def some(self, n_trials: int) -> list[dict[str, Any]]:
+        """Return configurations that cost about as much as all do, the costly ones first."""
+        step = len(self.configurations) / n_trials
+        return [self.configurations[int((index + self.offset) * step)] for index in range(n_trials)]
+
     def processes(self, trial: Callable[..., float], n_trials: int) -> None:
         """Train in two processes."""
-        list(self.pool.map(trial, self.configurations[:n_trials], [self.epochs] * n_trials))
+        list(self.pool.map(trial, self.some(n_trials), [self.epochs] * n_trials))
 
     def optuna(self, n_trials: int) -> None:
         """Train in two processes that share a study of Optuna in SQLite."""
@@ -80,14 +89,15 @@ class Sides:
         url, name = f"sqlite:///{self.folder}/optuna.db", f"s{self.n_studies}"
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         optuna.create_study(study_name=name, storage=url)
-        halves = self.configurations[0:n_trials:2], self.configurations[1:n_trials:2]
+        configurations = self.some(n_trials)
+        halves = configurations[::2], configurations[1::2]
         list(self.pool.map(optuna_trials, [url] * 2, [name] * 2, halves, [self.epochs] * 2))
 
     def tune(self, n_trials: int) -> None:
         """Train as one experiment of Ray Tune."""
         if self.tuner is None:  # in a process of its own: caviar's workers hold the cores of this one's Ray
             self.tuner = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        self.tuner.submit(tune_trials, self.configurations[:n_trials], self.epochs, self.folder).result()
+        self.tuner.submit(tune_trials, self.some(n_trials), self.epochs, self.folder).result()
 
     def close(self) -> None:
         """Stop Ray and the processes."""
@@ -131,7 +141,8 @@ def main() -> None:
         for _, run in runs.values():
             run(2)
         rates: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(options.rounds):
+        for number in range(options.rounds):
+            sides.offset = (number + 0.5) / options.rounds
             for name, (n_trials, run) in runs.items():
                 start = time.perf_counter()
                 run(n_trials)
