@@ -208,7 +208,10 @@ class SimulatedJob(Job):
 class SimulatedExecutor(Executor):
     """A thousand workers that say that each trial took a second, and are done whenever they are asked."""
 
-    n_workers = N_SIMULATED
+    @property
+    def n_workers(self) -> int:
+        """See :class:`Executor`."""
+        return N_SIMULATED
 
     def load(self, data: Dataset) -> None:
         """See :meth:`Executor.load`."""

@@ -48,12 +48,12 @@ class RayExecutor(Executor):
         return inspect_cluster(address)
 
     @property
-    def n_workers(self) -> int:  # type: ignore[override]
+    def n_workers(self) -> int:
         """See :class:`Executor`."""
         return self._crew.n_workers
 
     @property
-    def is_ready(self) -> bool:  # type: ignore[override]
+    def is_ready(self) -> bool:
         """See :class:`Executor`."""
         return self._crew.is_ready
 

@@ -147,12 +147,20 @@ class Executor(ABC):
     BLAS thread; a slice whose worker dies is tried again elsewhere before it counts as lost.
     """
 
-    #: Slices that are trained at the same time. May grow and shrink while nodes come and go.
-    n_workers: int
-    #: Whether a worker is there; before, slices wait for the first.
-    is_ready: bool = True
-    #: Whether more workers may be started, if there is enough for them to do: then tell by `expect`.
-    can_grow: bool = False
+    @property
+    @abstractmethod
+    def n_workers(self) -> int:
+        """Slices that are trained at the same time. May grow and shrink while nodes come and go."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker is there; before, slices wait for the first."""
+        return True
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether more workers may be started, if there is enough for them to do: then tell by `expect`."""
+        return False
 
     @classmethod  # noqa: B027 - those without addresses have nothing to refuse
     def check(cls, address: str) -> None:

@@ -61,12 +61,12 @@ class HeadStart(Executor):
             self._start()
 
     @property
-    def n_workers(self) -> int:  # type: ignore[override]
+    def n_workers(self) -> int:
         """See :class:`Executor`."""
         return self._other.n_workers if self._other is not None and self._other.is_ready else 1
 
     @property
-    def can_grow(self) -> bool:  # type: ignore[override]
+    def can_grow(self) -> bool:
         """See :class:`Executor`."""
         return self._thread is None
 

@@ -27,11 +27,14 @@ class InlineJob(Job):
 class InlineExecutor(Executor):
     """One worker: the process itself. `submit` returns when the slice is trained."""
 
-    n_workers = 1
-
     def __init__(self, run: Runner = run_slice) -> None:
         self._run = run
         self._data: Dataset | None = None
+
+    @property
+    def n_workers(self) -> int:
+        """See :class:`Executor`."""
+        return 1
 
     def load(self, data: Dataset) -> None:
         """See :meth:`Executor.load`."""

@@ -56,7 +56,7 @@ def _row_sums(builder: Any, vector: Vectors, M: Any, n_sums: int, step: _Step) -
 
 
 @intrinsic
-def _statistics(typing, z, start, row, n_rows, M, share, means, variances, at):  # type: ignore[no-untyped-def]
+def _statistics(typing, z, start, row, n_rows, M, share, means, variances, at):
     """Write mean and biased variance of some rows of z, at most as many as a vector has elements; share is 1 / M."""
     i = types.int64
     signature = types.void(z, i, i, i, i, share, means, variances, i)
@@ -92,7 +92,7 @@ def _statistics(typing, z, start, row, n_rows, M, share, means, variances, at): 
 
 
 @intrinsic
-def _gradient_sums(typing, d, d_start, a, z_norm, start, row, n_rows, M, slopes, shifts, at):  # type: ignore[no-untyped-def]
+def _gradient_sums(typing, d, d_start, a, z_norm, start, row, n_rows, M, slopes, shifts, at):
     """Write the sums of d_z_tilde * z_norm and of d_z_tilde of some rows, at most as many as a vector has elements."""
     i = types.int64
     signature = types.void(d, i, a, z_norm, i, i, i, i, slopes, shifts, i)
@@ -131,7 +131,7 @@ def _each_column(builder: Any, vector: Vectors, M: Any, do: Callable[[Any, Any],
 
 
 @intrinsic
-def _activate(typing, z, a, start, M, centre, scale, slope, shift):  # type: ignore[no-untyped-def]
+def _activate(typing, z, a, start, M, centre, scale, slope, shift):
     """Turn a row of z into z_norm = (z - centre) * scale, and write ReLU(slope * z_norm + shift)."""
     i = types.int64
     signature = types.void(z, a, i, i, centre, scale, slope, shift)
@@ -157,7 +157,7 @@ def _activate(typing, z, a, start, M, centre, scale, slope, shift):  # type: ign
 
 
 @intrinsic
-def _gradient(typing, d, d_start, a, z_norm, start, M, scale, mean, slope):  # type: ignore[no-untyped-def]
+def _gradient(typing, d, d_start, a, z_norm, start, M, scale, mean, slope):
     """Turn a row of d_a into d_z = scale * d_z_tilde - mean - slope * z_norm."""
     i = types.int64
     signature = types.void(d, i, a, z_norm, i, i, scale, mean, slope)

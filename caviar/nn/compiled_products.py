@@ -44,9 +44,7 @@ def _tile(vectors: int, is_masked: bool) -> Any:
     """
 
     @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing, c, c_start, c_row, a, a_start, a_row, a_column, b, b_start, b_row, n_rows, n_columns, K, is_more
-    ):
+    def tile(typing, c, c_start, c_row, a, a_start, a_row, a_column, b, b_start, b_row, n_rows, n_columns, K, is_more):
         """Write C[:n_rows] = A[:n_rows] B, with K products in each sum; where there is more in C, go on with that."""
         integers = [types.int64] * 3
         signature = types.void(c, *integers[:2], a, *integers, b, *integers[:2], *integers, types.int64)
@@ -117,7 +115,7 @@ _whole_tile, _edge_tile = _tile(_VECTORS, is_masked=False), _tile(1, is_masked=T
 
 
 @intrinsic
-def _address(typing, array):  # type: ignore[no-untyped-def]
+def _address(typing, array):
     """Return where in the memory an array starts."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -127,7 +125,7 @@ def _address(typing, array):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _copy_line(typing, source, s_at, target, t_at):  # type: ignore[no-untyped-def]
+def _copy_line(typing, source, s_at, target, t_at):
     """Copy one row of a panel."""
     signature = types.void(source, types.int64, target, types.int64)
 
@@ -145,7 +143,7 @@ def _copy_line(typing, source, s_at, target, t_at):  # type: ignore[no-untyped-d
 
 
 @intrinsic
-def _turn_square(typing, source, s_start, s_row, lines, first, target, t_start):  # type: ignore[no-untyped-def]
+def _turn_square(typing, source, s_start, s_row, lines, first, target, t_start):
     """Write a square of a panel: its columns are rows of the source, those that are listed from `first` on."""
     signature = types.void(source, types.int64, types.int64, lines, types.int64, target, types.int64)
 

@@ -93,7 +93,7 @@ class Vectors:
 
 
 @intrinsic
-def writable(typing, array):  # type: ignore[no-untyped-def]
+def writable(typing, array):
     """Return an array as one that may be written to, which it must not be: so that code is compiled for one type."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from caviar.errors import CheckpointError, PandaBusy, StorageUnreachable
 from caviar.panda.shelf import Policy, Shelf
@@ -111,7 +112,7 @@ class Scribe:
             try:
                 if entry is None:
                     return
-                self._guarded(lambda entry=entry: self._write(entry))  # type: ignore[misc]
+                self._guarded(partial(self._write, entry))
             finally:
                 self._queue.task_done()
 

@@ -228,11 +228,14 @@ class Storage(ABC):
     It does not promise that two writers of one study stay out of each other's way: hold the study's lease to write.
     """
 
-    #: Babysat trials.
-    sessions: Sessions
     ledgers: Ledgers
     #: The database's file; None where it is on a server or in memory.
     path: Path | None
+
+    @property
+    @abstractmethod
+    def sessions(self) -> Sessions:
+        """The babysat trials."""
 
     @property
     def identity(self) -> str:

@@ -37,7 +37,7 @@ _studies, _trials = schema.studies.c, schema.trials.c
 _METRIC = "value"
 
 
-class OptunaStorage(BaseStorage):  # type: ignore[misc]
+class OptunaStorage(BaseStorage):  # type: ignore[misc]  # Optuna's types are not followed
     """An `optuna.storages.BaseStorage` over caviar's tables; passes Optuna's own suite. Can be pickled, as its URL.
 
     Args:
@@ -65,11 +65,8 @@ class OptunaStorage(BaseStorage):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"OptunaStorage({self._db.shown!r})"
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"url": self._url}
-
-    def __setstate__(self, state: dict[str, str]) -> None:
-        self.__init__(state["url"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[OptunaStorage], tuple[str]]:
+        return OptunaStorage, (self._url,)
 
     def close(self) -> None:
         """Close all connections."""

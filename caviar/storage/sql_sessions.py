@@ -198,7 +198,8 @@ class SqlSessions(Sessions):
             connection.execute(_FORGET_FILE, {"of_trial": trial_id, "of_path": checkpoint.path})
             values = _checkpoint_values(checkpoint, trial_id)
             added = connection.execute(_ADD_CHECKPOINT, values).inserted_primary_key
-            return replace(checkpoint, id=added[0], created_at=values["created_at"])  # type: ignore[index]
+            assert added is not None  # the table has one
+            return replace(checkpoint, id=added[0], created_at=values["created_at"])
 
         return self._db.write(f"write trial {trial.name!r}", work)
 

@@ -62,7 +62,7 @@ class SqlStorage(Storage):
         return self._db.shown
 
     @cached_property
-    def sessions(self) -> SqlSessions:  # type: ignore[override]  # a variable there, made late here
+    def sessions(self) -> SqlSessions:
         """The babysat trials; loaded by whoever asks for them, as queries do not."""
         from caviar.storage.sql_sessions import SqlSessions
 

@@ -6,6 +6,7 @@ Opening reads one row and does not import Alembic; only `upgrade` does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
@@ -92,8 +93,8 @@ def run_migrations(connection: Connection, target: str = "head") -> None:
     config.set_main_option("script_location", "caviar.storage:migrations")
     scripts = ScriptDirectory.from_config(config)
 
-    def steps(revision: object, _context: object) -> object:
-        return scripts._upgrade_revs(target, revision)  # type: ignore[arg-type]
+    def steps(revision: Any, _context: object) -> object:
+        return scripts._upgrade_revs(target, revision)
 
     with EnvironmentContext(config, scripts) as environment:
         environment.configure(

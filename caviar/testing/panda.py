@@ -15,6 +15,7 @@ import numpy as np
 from caviar.bootstrap import checkpoint_folder
 from caviar.nn.kernel import choose_kernel
 from caviar.records import Params, Status, StoredCheckpoint
+from caviar.storage.sql_storage import SqlStorage
 from caviar.study import Study, load_study
 from caviar.training.advance import advance, initial_state
 from caviar.training.checkpoint import load_checkpoint
@@ -35,7 +36,8 @@ def babysit_elsewhere(study: Study, number: int, **options: Any) -> BaseProcess:
         number: of the trial.
         options: of `Study.panda`.
     """
-    url = study.storage.database.url.render_as_string(hide_password=False)  # type: ignore[attr-defined]
+    assert isinstance(study.storage, SqlStorage)  # whose URL another process can open
+    url = study.storage.database.url.render_as_string(hide_password=False)
     root = str(checkpoint_folder(study.storage).resolve())
     arguments = (url, study.name, number, root, options)
     # a daemon, so that a test that fails does not wait for it
