@@ -219,8 +219,7 @@ class SearchSpace(Mapping[str, "Domain | Value"]):
             SpaceError: the file cannot be read, is not TOML, or does not describe a space.
         """
         try:
-            with Path(path).open("rb") as file:
-                tables = tomllib.load(file)
+            tables = tomllib.loads(Path(path).read_text("utf-8-sig"))
         except OSError as error:
             raise SpaceError(f"cannot read the space file {str(path)!r}: {error.strerror or error}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -88,7 +88,7 @@ def _verdict(comparison: Comparison, spec: StudySpec) -> str:
     word = {True: "helped", False: "did not help", None: "made no difference"}[comparison.has_helped(spec)]
     n = comparison.n_examples or 0
     by = f"{word}, {after}, by {spec.metric}"
-    if not n:
+    if not n or spec.metric != "val_accuracy":
         return by
     count = f"{counted(abs(n), 'example')} of {comparison.n_validation} {'more' if n > 0 else 'fewer'} right"
     return f"{by}: {count}{', which may be chance' if comparison.is_within_noise else ''}"

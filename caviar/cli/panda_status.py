@@ -99,7 +99,7 @@ def print_status(name: str, as_json: bool, url: str | None) -> int:
     waiting = [i for i in interventions if i.status is Status.ASKED]
     applied = [i for i in interventions if i.status is Status.APPLIED]
     if applied or waiting:
-        print(f"last of {len(applied)} interventions")
+        print(f"last {_LAST} of {len(applied)} interventions" if len(applied) > _LAST else "interventions")
     for i in (*applied[-_LAST:], *waiting):
         print(f"  {i.kind} by {escaped(i.author or '-')} at {local(i.asked_at)}: {outcome_line(i)}")
     return 0

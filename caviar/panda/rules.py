@@ -75,7 +75,7 @@ def read_rules(path: Path) -> dict[str, dict[str, Any]]:
         SettingsError: the file cannot be read, or holds something else.
     """
     try:
-        rules = tomllib.loads(path.read_text("utf-8"))
+        rules = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"could not read the rules {str(path)!r}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

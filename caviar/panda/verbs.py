@@ -183,7 +183,8 @@ def choose_checkpoints(
     if not found and to == "epoch":  # within that epoch, or on a timeline that was left
         found = [c for c in (*left_behind, *checkpoints) if c.epoch == wanted][::-1]
     if not found:
-        raise RequestRejected(f"there is no checkpoint of epoch {wanted} (there are: {there_are})")
+        missing = f"of epoch {wanted}" if wanted >= 0 else f"of {at} epochs ago: {epoch} are completed"
+        raise RequestRejected(f"there is no checkpoint {missing} (there are: {there_are})")
     return found if to == "epoch" else found + [c for c in reversed(ends) if c.epoch < wanted]
 
 

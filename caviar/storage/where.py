@@ -142,8 +142,9 @@ def error_at(expression: str, position: int, problem: str) -> QueryError:
     found = (token.group(0) if token else rest)[:30]
     before = expression[max(0, position - 30) : position]
     after = expression[position + len(found) : position + len(found) + 30]
+    mark = f">>>{found}<<<" if found else " >>>(end)<<<"  # apart from what may be a sign
     excerpt = " ".join(
-        f"{'...' if position > 30 else ''}{before}>>>{found}<<<{after}"
+        f"{'...' if position > 30 else ''}{before}{mark}{after}"
         f"{'...' if position + len(found) + 30 < len(expression) else ''}".split()
     )
     return QueryError(f"the expression is not valid at column {position + 1}: {problem}: {excerpt}")

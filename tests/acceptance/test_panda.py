@@ -148,6 +148,7 @@ def test_what_cannot_be_done_is_said_in_one_line_and_the_run_goes_on(digits: Cav
         (["set", "l2=1", "l2=2"], "l2 is set twice: 1 and 2"),
         (["set"], "set needs NAME=VALUE, with a NAME of learning_rate, "),
         (["rollback", "--epoch", "999999"], "there is no checkpoint of epoch 999999 (there are: "),
+        (["rollback", "--epochs", "999999"], "there is no checkpoint of 999999 epochs ago: "),
         (["rollback", "--epochs", "-1"], "epochs are counted by whole numbers from 0, found -1"),
         (["rollback"], "name one checkpoint: --epoch E, --epochs K (so many epochs ago) or --best"),
         (["branch", "--best", "--epoch", "3"], "name one checkpoint: "),

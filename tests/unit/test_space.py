@@ -90,6 +90,8 @@ def test_a_space_survives_a_space_file(tables: dict[str, Domain | Value], tmp_pa
     again = SearchSpace.from_toml(path)
 
     assert again == space
+    path.write_text(to_toml(space.to_dict()), encoding="utf-8-sig")  # as some editors do
+    assert SearchSpace.from_toml(path) == space
 
 
 def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:

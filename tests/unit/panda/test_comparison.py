@@ -7,7 +7,7 @@ import pytest
 
 from caviar.cli.panda_proof import _verdict
 from caviar.panda.compare import Comparison
-from caviar.records import Intervention
+from caviar.records import Direction, Intervention
 from caviar.testing.storage import make_spec
 
 
@@ -16,8 +16,8 @@ def make(actual: float, control: float | None, n: int = 359) -> Comparison:
     return Comparison(
         intervention=Intervention(trial="digits/1", token="t", kind="set", arguments={}),
         epochs=5,
-        actual={"val_accuracy": actual},
-        control=None if control is None else {"val_accuracy": control},
+        actual={"val_accuracy": actual, "val_loss": 1 - actual},
+        control=None if control is None else {"val_accuracy": control, "val_loss": 1 - control},
         n_validation=n,
     )
 
@@ -31,6 +31,8 @@ def test_few_examples_may_be_chance_and_many_are_not() -> None:
     assert _verdict(fewer, make_spec()).endswith("by val_accuracy: 41 examples of 359 fewer right")
     assert _verdict(make(0.9, 0.9), make_spec()) == "made no difference, after 5 epochs, by val_accuracy"
     assert make(0.9, None).n_examples is None
+    of_loss = make_spec(metric="val_loss", direction=Direction.MINIMIZE)
+    assert _verdict(fewer, of_loss) == "did not help, after 5 epochs, by val_loss"
 
 
 @pytest.mark.parametrize("share", [0.6, 0.95])

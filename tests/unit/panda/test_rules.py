@@ -194,9 +194,10 @@ def test_rules_change_nothing_that_they_look_at() -> None:
     assert actions_at_epoch(rules, dict(reversed(seen.items())), done, 0.1) == first
 
 
-def test_a_rules_file_is_completed(tmp_path: Path) -> None:
-    """Plain data, from which the same rules are made again."""
-    (tmp_path / "rules.toml").write_text("[plateau]\nepochs = 4\n\n[diverged]\nfactor = 2\n")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_rules_file_is_completed(tmp_path: Path, encoding: str) -> None:
+    """Plain data, from which the same rules are made again; some editors begin a file with a byte order mark."""
+    (tmp_path / "rules.toml").write_text("[plateau]\nepochs = 4\n\n[diverged]\nfactor = 2\n", encoding)
 
     rules = read_rules(tmp_path / "rules.toml")
 

@@ -160,7 +160,7 @@ def test_of_two_checkpoints_of_an_epoch_the_newer_is_meant() -> None:
     ("arguments", "words"),
     [
         ({"to": "epoch", "at": 5}, r"no checkpoint of epoch 5 \(there are: 0, 1, 2, 3\)"),
-        ({"to": "back", "at": 4}, "no checkpoint of epoch -1"),
+        ({"to": "back", "at": 4}, "no checkpoint of 4 epochs ago: 3 are completed"),
         ({"to": "epoch", "at": -1}, "whole numbers from 0, found -1"),
         ({"to": "epoch", "at": 1.0}, "whole numbers from 0, found 1.0"),
         ({"to": "epoch", "at": True}, "whole numbers"),
