@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import caviar
 from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, make_sweep_executor, spool_folder
-from caviar.data import NAMES, load_dataset, resolve
+from caviar.data import default_source, load_dataset, resolve
 from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import choose_kernel, kernel_name
@@ -312,8 +312,7 @@ def create_study(
     elif new_space:
         raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")
     if found is None:
-        source = data if data is not None else (name if name in NAMES else NAMES[0])
-        spec = _new_spec(name, resolve(source, target), asked)
+        spec = _new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
         dataset = load_dataset(spec.data, spec.dtype)
         spec = replace(spec, data=replace(spec.data, fingerprint=dataset.fingerprint))
         return Study(opened.create_study(spec), opened, dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def resolve(source: str | Path, target: str | None = None, split_seed: int = 0) 
     elif path.suffix.lower() not in _SUFFIXES:
         raise DataError(f"expected a file that ends in {', '.join(_SUFFIXES)}, found {path.name!r}; convert it")
     return DataSpec(source=str(path), target=target, split_seed=split_seed)
+
+
+def default_source(study: str) -> str:
+    """Return what a new study trains on where no data is given: the data set that it is named after, or the first.
+
+    Raises:
+        DataError: it is named after a file; whoever typed that meant the file.
+    """
+    if Path(study).suffix.lower() in _SUFFIXES:
+        name = Path(study).stem or "mine"
+        raise DataError(
+            f"expected the name of a study, found that of a file, {study!r}; to train on the file, name both, as in: "
+            f"caviar sweep {shlex.quote(name)} --data {shlex.quote(study)}"
+        )
+    return study if study in NAMES else NAMES[0]
 
 
 def read_source(spec: DataSpec) -> RawData:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caviar.data import NAMES, load_dataset, resolve
+from caviar.data import default_source, load_dataset, resolve
 from caviar.data import sources as data_sources
+from caviar.data.sources import NAMES
 from caviar.errors import DataError, DataNotFound, SettingsError
 from caviar.records import DataSpec
 
@@ -205,3 +206,11 @@ def test_digits_are_read_without_scikit_learn() -> None:
     code += "assert not {'sklearn', 'pandas'} & set(sys.modules)"
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_study_trains_on_what_it_is_named_after() -> None:
+    """On a data set of its name, else on digits; a file in the place of a name is a slip."""
+    assert [default_source(name) for name in ("wine", "mine", "csv", "v1.2")] == ["wine", "digits", "digits", "digits"]
+    for name in ("big.csv", "./my data.CSV", "/a/b.parquet"):
+        with pytest.raises(DataError, match=r"expected the name of a study, found that of a file, .*--data "):
+            default_source(name)
