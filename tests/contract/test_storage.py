@@ -9,9 +9,10 @@ import pytest
 from caviar.storage import Storage, open_storage
 from caviar.testing.storage import StorageContract
 from caviar.testing.storage_queries import StorageQueryContract
+from caviar.testing.storage_trials import StorageTrialContract
 
 
-class TestSqliteInMemory(StorageContract, StorageQueryContract):
+class TestSqliteInMemory(StorageContract, StorageTrialContract, StorageQueryContract):
     """A database that is gone when it is closed."""
 
     @pytest.fixture
@@ -22,7 +23,7 @@ class TestSqliteInMemory(StorageContract, StorageQueryContract):
         opened.close()
 
 
-class TestSqlite(StorageContract, StorageQueryContract):
+class TestSqlite(StorageContract, StorageTrialContract, StorageQueryContract):
     """A file."""
 
     @pytest.fixture
@@ -34,7 +35,7 @@ class TestSqlite(StorageContract, StorageQueryContract):
 
 
 @pytest.mark.postgres
-class TestPostgres(StorageContract, StorageQueryContract):
+class TestPostgres(StorageContract, StorageTrialContract, StorageQueryContract):
     """A real server."""
 
     @pytest.fixture
