@@ -12,9 +12,10 @@ from caviar.records import Trial
 from caviar.storage import Storage, open_storage, schema
 from caviar.storage.sql_storage import SqlStorage
 from caviar.testing.sessions import SessionsContract, checkpoint
+from caviar.testing.sessions_requests import SessionsRequestContract
 
 
-class SqlSessionsContract(SessionsContract):
+class SqlSessionsContract(SessionsContract, SessionsRequestContract):
     """The suite over tables that can be filled at once."""
 
     def fill_shelf(self, storage: Storage, trial: Trial, n: int) -> None:
