@@ -54,6 +54,9 @@ AWKWARD_FLOATS = (
     123456789012345680.0,
 )
 
+#: What a statement of SQL begins with that has rows without end: it goes on with `select x from a`.
+NUMBERS = "with recursive a(x) as (select 1 union all select x + 1 from a)"
+
 
 def make_spec(name: str = "digits", **changes: Any) -> StudySpec:
     """Return a small spec."""
