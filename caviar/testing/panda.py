@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -14,9 +16,11 @@ import numpy as np
 
 from caviar.bootstrap import checkpoint_folder
 from caviar.nn.kernel import choose_kernel
-from caviar.records import Params, Status, StoredCheckpoint
+from caviar.panda.session import PandaSession
+from caviar.records import Intervention, Params, Status, StoredCheckpoint
+from caviar.space import SearchSpace
 from caviar.storage.sql_storage import SqlStorage
-from caviar.study import Study, load_study
+from caviar.study import Study, create_study, load_study
 from caviar.training.advance import advance, initial_state
 from caviar.training.checkpoint import load_checkpoint
 from caviar.training.state import Point, TrainState
@@ -26,6 +30,9 @@ _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     ["caviar.testing.panda", "caviar.panda.start", "caviar.execution.inline", "caviar.data.tables", "pandas", "pyarrow"]
 )
+
+#: Of whatever another process is waited for to do.
+DEADLINE_S = 120.0
 
 
 def babysit_elsewhere(study: Study, number: int, **options: Any) -> BaseProcess:
@@ -53,6 +60,34 @@ def _babysit(url: str, name: str, number: int, root: str, options: Mapping[str, 
         for _ in panda:
             pass
     study.storage.close()
+
+
+def wait(condition: Callable[[], bool], process: BaseProcess) -> None:
+    """Return once a condition holds; fail where it does not in time, or where the process has ended badly."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        process.join(0.005)  # which leaves it the processor meanwhile
+        assert process.exitcode in (None, 0), f"the process ended with {process.exitcode}"
+
+
+def end(process: BaseProcess) -> None:
+    """Wait for a process, which must end well."""
+    process.join(DEADLINE_S)
+    assert process.exitcode == 0
+
+
+def train_to(panda: PandaSession, epoch: int) -> None:
+    """Train until an epoch is done."""
+    while panda.epoch < epoch:
+        next(panda)
+
+
+def train_within(panda: PandaSession, batch: int) -> None:
+    """Train some mini-batches of the epoch under way, as the session itself does between two looks at its requests."""
+    advanced = panda._trainer.advance(panda.state, panda.course.params, (panda.epoch, panda.state.batch + batch))
+    assert advanced.state is not None
+    panda.state = advanced.state
 
 
 @dataclass
@@ -118,6 +153,28 @@ def last_checkpoint(study: Study, number: int) -> StoredCheckpoint:
     return max(found, key=lambda c: (c.epoch, c.batch, c.sequence))
 
 
+def epoch_of(study: Study) -> int:
+    """Return the epochs that the trial has, as the database knows."""
+    return study.storage.get_trial("s", 0).epoch
+
+
+def request(kind: str, **arguments: Any) -> Intervention:
+    """Return a request to the trial."""
+    return Intervention(trial="s/0", token=uuid.uuid4().hex, kind=kind, arguments=arguments, author="tester")
+
+
+def intervention(study: Study, token: str) -> Intervention:
+    """Return what has become of a request to the trial."""
+    found = study.storage.sessions.intervention("s", 0, token)
+    assert found is not None
+    return found
+
+
+def files(study: Study) -> list[str]:
+    """Return all files in the checkpoint folder."""
+    return sorted(str(path) for path in checkpoint_folder(study.storage).rglob("*.*"))
+
+
 def stored_state(study: Study, checkpoint: StoredCheckpoint) -> TrainState:
     """Return the state of a checkpoint."""
     return load_checkpoint(checkpoint_folder(study.storage) / checkpoint.path).state
@@ -159,6 +216,12 @@ def write_table(path: Path, n: int = 150) -> Path:
         lines.append(",".join([*(f"{value:.6f}" for value in x), "xyz"[index % 3]]))
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def make_study(url: str, table: Path, *, epochs: int = 6, **params: Any) -> Study:
+    """Create a study `s` of small networks, 12 mini-batches an epoch; `table` is what `write_table` wrote."""
+    fixed = {"learning_rate": 0.02, "hidden_units": 6, "layers": 1, "batch_size": 8, "optimizer": "adam", **params}
+    return create_study("s", SearchSpace(**fixed), data=table, target="label", seed=3, epochs=epochs, storage=url)
 
 
 def tiny_state() -> TrainState:
