@@ -1,4 +1,4 @@
-"""A Postgres server that goes away and comes back."""
+"""A Postgres server that goes away and comes back, and what tests that start a Ray are not held to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+#: Warnings that no test marked `ray` fails for.
+RAY_WARNINGS = (
+    # Ray leaves files and pipes of the processes it started to the garbage collector
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:.*Tip.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning",
+)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let a test marked `ray` pass over what Ray warns of."""
+    if item.get_closest_marker("ray"):
+        for warning in RAY_WARNINGS:
+            item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 class Server:

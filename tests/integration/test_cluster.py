@@ -24,13 +24,7 @@ from caviar.sweep import SweepProgress
 from caviar.testing.digest import study_digest
 from caviar.training.dataset import Dataset
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray leaves files and pipes of the processes it started to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*Tip.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-]
+pytestmark = pytest.mark.ray
 
 N_TRIALS = 60
 #: For anything that takes seconds on a machine that has nothing else to do.
@@ -40,7 +34,7 @@ DEADLINE_S = 120.0
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A head without cores and two nodes of one core, on which another caviar is installed that cannot train."""
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="trains over Ray: pip install ray")
     from workers.cluster import prepare_environment
 
     other = tmp_path_factory.mktemp("other") / "caviar"

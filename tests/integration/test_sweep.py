@@ -437,26 +437,15 @@ def test_a_budget_that_is_not_valid_is_refused(storage: Storage, n_trials: int, 
 def ray_executor() -> Iterator[Executor]:
     """A local Ray with two workers."""
     workers = pytest.importorskip("workers.executor", reason="Ray is not installed")
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="trains over Ray: pip install ray")
     executor = workers.RayExecutor(n_workers=2)
     yield executor
     executor.close()
 
 
-ray_test = [
-    pytest.mark.ray,
-    # Ray leaves files and pipes of the processes it started to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*Tip.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-]
-
-
 @pytest.mark.ray
 class TestRay:
     """The same sweeps on a local Ray."""
-
-    pytestmark = ray_test
 
     def test_two_workers_give_the_bits_of_one_process(
         self, storage: Storage, data: Dataset, ray_executor: Executor
