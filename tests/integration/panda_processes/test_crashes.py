@@ -120,15 +120,6 @@ def deed(past: Intervention) -> tuple[Any, ...]:
     return past.kind, past.author, past.epoch, past.batch, dict(past.arguments), past.after, past.metrics_after
 
 
-def babysit_with_rules(study: Study, number: int) -> None:
-    """Babysit in this process, and resume whenever a rule has paused."""
-    with study.panda(number) as panda:
-        while not panda.is_over:
-            for _ in panda:
-                if panda.is_paused:
-                    panda.apply("resume", {})
-
-
 def test_rules_act_as_they_would_have_without_the_crashes(study: Study) -> None:
     """The same deeds at the same places, and the same weights."""
     options: dict[str, Any] = {"rules": RULES, "epochs": 25, "params": {"learning_rate": 0.3, "batch_size": 16}}
