@@ -241,7 +241,7 @@ def product(
         column = 0
         while column < M:
             n_columns = row if M - column >= row else min(M - column, width)
-            if M - column < row and depth == K:
+            if M - column < row and depth >= K:
                 # to the same bits, some columns are computed twice: that is quicker than to go by single elements
                 n_columns = row if row <= M and M - column > _NARROW // c.itemsize else min(width, M)
                 column = min(column, M - n_columns)

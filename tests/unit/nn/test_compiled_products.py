@@ -47,7 +47,7 @@ def test_a_product_is_that_of_numpy(
 
 
 @pytest.mark.parametrize("kind", [PLAIN, TURNED])
-@pytest.mark.parametrize("K", [67, 845], ids=["one part", "parts"])
+@pytest.mark.parametrize("K", [64, 67, 845], ids=["one part", "one part and a bit", "parts"])
 def test_a_sum_does_not_depend_on_its_place(kind: int, K: int) -> None:
     """An element has the same bits in a product of many rows and columns and alone."""
     rng = np.random.default_rng(0)
