@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import traceback
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import cache
 
@@ -74,8 +74,11 @@ def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -
         state, reports, epoch = progress.state, progress.reports, progress.state.epoch
         if progress.diverged_at is not None:
             reason, error = Reason.DIVERGED, f"diverged at epoch {progress.diverged_at}"
-        elif task.judge or _is_promising(task, bar, reports, data):
+        elif task.judge:
             judged = test_metrics(state, task.params, data, kernel=kernel)
+        elif _is_promising(task, bar, reports, data):
+            with suppress(Exception):  # the trial has ended well; the sweep judges it later, if it stays the best
+                judged = test_metrics(state, task.params, data, kernel=kernel)
     except Exception as failure:  # noqa: BLE001 - whatever a trial raises is its outcome
         reason, trace = Reason.ERROR, traceback.format_exc()
         error = f"{type(failure).__name__}: {failure}".splitlines()[0]

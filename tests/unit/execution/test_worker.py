@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -14,14 +15,14 @@ import numpy as np
 import pytest
 
 from caviar.errors import ExecutorError
-from caviar.execution.base import Slice, TrialOutcome, TrialTask
+from caviar.execution.base import Bar, Slice, TrialOutcome, TrialTask
 from caviar.execution.inline import InlineExecutor
 from caviar.execution.worker import blas_threads, run_slice
 from caviar.nn.kernel import Kernel
-from caviar.records import Reason, TrialState
+from caviar.records import Direction, Reason, TrialState
 from caviar.training.advance import advance, initial_state
 from caviar.training.advance import test_metrics as metrics_of_test_part
-from caviar.training.dataset import Dataset
+from caviar.training.dataset import Dataset, Examples
 
 MakeTask = Callable[..., TrialTask]
 Run = Callable[..., list[TrialOutcome]]
@@ -87,6 +88,34 @@ def test_a_task_that_is_done_reports_nothing(data: Dataset, make_task: MakeTask,
     (again,) = run(data, make_task(keep_state=True, state=first.train_state))
 
     assert (again.state, again.epoch, len(again.reports)) == (TrialState.COMPLETE, 2, 0)
+
+
+def test_trials_that_reach_the_bar_are_judged(data: Dataset, make_task: MakeTask, kernel: Kernel) -> None:
+    """Each that ends at least as well as the best so far; not one that goes on, nor one below."""
+    tasks = [make_task(number, {"learning_rate": 10.0**-number}, until=1 + number % 2) for number in range(6)]
+    going_on = make_task(9, keep_state=True)
+    bar = Bar(metric="val_loss", direction=Direction.MINIMIZE)
+
+    outcomes = run_slice(Slice(tasks=(going_on, *tasks), kernel=kernel.name, bar=bar), data)
+
+    assert outcomes[0].test_metrics is None
+    losses = [outcome.reports.last["val_loss"] for outcome in outcomes[1:]]
+    best_so_far = [loss == min(losses[: index + 1]) for index, loss in enumerate(losses)]
+    assert [outcome.test_metrics is not None for outcome in outcomes[1:]] == best_so_far
+    assert 0 < sum(best_so_far) < len(tasks)
+    high = replace(bar, value=min(losses) - 0.001)
+    again = run_slice(Slice(tasks=tuple(tasks), kernel=kernel.name, bar=high), data)
+    assert all(outcome.test_metrics is None for outcome in again)
+
+
+def test_a_trial_is_complete_where_it_cannot_be_judged_at_the_bar(data: Dataset, make_task: MakeTask) -> None:
+    """Nobody asked for it: the sweep tries again at its end."""
+    broken = replace(data, test=Examples(data.test.x[:, :-1], data.test.y))
+    bar = Bar(metric="val_accuracy", direction=Direction.MAXIMIZE)
+
+    (outcome,) = run_slice(Slice(tasks=(make_task(),), kernel="numpy", bar=bar), broken)
+
+    assert (outcome.state, outcome.test_metrics) == (TrialState.COMPLETE, None)
 
 
 def test_a_task_is_judged_where_it_asks_for_it(data: Dataset, make_task: MakeTask, run: Run, kernel: Kernel) -> None:
