@@ -167,13 +167,13 @@ class _Sweep:
                 if not self.jobs and self.recorder.has_room:
                     break
                 self._collect()
+                self._sample_ahead()
                 self._look_for_requests()
                 self.recorder.check()
                 self.on_progress(self._progress())
-            self.recorder.flush()
             if not self.is_interrupted():
                 self._judge_best()
-                self.recorder.flush()
+            self.recorder.flush()
             self._wait_for_database()
             return SweepResult(progress=self._progress(), interrupted=self.is_interrupted())
         except ExecutorError:
@@ -270,6 +270,9 @@ class _Sweep:
                 self.executor.expect(self._seconds_to_come())
             tasks = tuple(map(self.planner.cut, self.planner.take(self.pool, n_workers)))
             self.jobs[self.executor.submit(self._slice(tasks))] = None
+
+    def _sample_ahead(self) -> None:
+        """Draw trials while the workers train: after the executor has had a moment to hand out what was submitted."""
         if len(self.pool) < _BLOCK // 4 and self.recorder.has_room:
             self._sample(_BLOCK)
 

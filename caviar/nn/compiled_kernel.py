@@ -12,7 +12,7 @@ from caviar.nn.optimizers import ADAM_BETA1, ADAM_BETA2, OPTIMIZER_EPSILON, RMSP
 
 
 class CompiledKernel:
-    """The kernel that needs Numba and SciPy."""
+    """The kernel that needs Numba."""
 
     name = "compiled"
 

@@ -199,7 +199,13 @@ def test_the_best_trial_is_trained_again_only_where_its_weights_are_gone(
         return run_slice(slice, data)
 
     if is_interrupted:  # all of its trials are trained, and it ends before one is judged
-        sweep(storage, spec, data, InlineExecutor(), 30, is_interrupted=lambda: counts(storage) == {"COMPLETE": 30})
+        ended: list[int] = []
+        sweep(
+            *(storage, spec, data, InlineExecutor(), 30),
+            on_progress=lambda progress: ended.append(progress.n_ended_now),
+            is_interrupted=lambda: 30 in ended,
+        )
+        assert counts(storage) == {TrialState.COMPLETE: 30}
     assert not any("test_accuracy" in trial.metrics for trial in storage.trials("s"))
 
     best = sweep(storage, spec, data, InlineExecutor(run), 30).progress.best
