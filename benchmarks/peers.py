@@ -1,4 +1,4 @@
-"""The same trials as others would train them: in PyTorch, scikit-learn, Optuna and Ray Tune.
+"""The same trials as others would train them: in PyTorch, scikit-learn, Optuna and Ray Tune; and with nothing around.
 
 They are in a module of their own, since processes of Ray Tune import what they run by its name.
 """
@@ -14,6 +14,15 @@ from typing import Any
 import numpy as np
 
 from caviar.data import load_dataset, resolve
+from caviar.nn.kernel import choose_kernel
+from caviar.training.advance import advance, initial_state
+
+
+def bare_trials(configurations: list[dict[str, Any]], epochs: int) -> None:
+    """Train some networks as caviar's workers do, one after the other, without a study."""
+    data, kernel = load_dataset(resolve("digits")), choose_kernel()
+    for number, params in enumerate(configurations):
+        advance(initial_state((0, number), params, data), params, data, epochs, kernel=kernel)
 
 
 def torch_trial(

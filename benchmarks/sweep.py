@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from peers import optuna_trials, sklearn_trial, torch_trial, tune_trials
+from peers import bare_trials, optuna_trials, sklearn_trial, torch_trial, tune_trials
 
 from caviar.bootstrap import make_executor
 from caviar.search.sampler import TrialSampler
@@ -80,6 +80,13 @@ class Sides:
     def processes(self, trial: Callable[..., float], n_trials: int) -> None:
         """Train in two processes."""
         list(self.pool.map(trial, self.some(n_trials), [self.epochs] * n_trials))
+
+    def bare(self, n_processes: int) -> float:
+        """Train all in one or two processes with nothing around; return the seconds."""
+        parts = [self.configurations[index::n_processes] for index in range(n_processes)]
+        start = time.perf_counter()
+        list(self.pool.map(bare_trials, parts, [self.epochs] * n_processes))
+        return time.perf_counter() - start
 
     def optuna(self, n_trials: int) -> None:
         """Train in two processes that share a study of Optuna in SQLite."""
@@ -140,6 +147,8 @@ def main() -> None:
             runs["Ray Tune, torch"] = (N_TUNE, sides.tune)
         for _, run in runs.values():
             run(2)
+        sides.bare(2)
+        gains: list[float] = []
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(options.rounds):
             sides.offset = (number + 0.5) / options.rounds
@@ -147,12 +156,14 @@ def main() -> None:
                 start = time.perf_counter()
                 run(n_trials)
                 rates[name].append(n_trials / (time.perf_counter() - start))
+            gains.append(sides.bare(1) / sides.bare(2))
         sides.close()
     aims = {name: at_least(bound) for name, bound in AIMS.items()} | {"caviar, 1 process": at_least(1.9)}
     results.compare(
         "digits, random configurations, 20 epochs", rates, ours="caviar, 2 workers", unit="trials/s", aims=aims,
         higher_is_better=True,
     )  # fmt: skip
+    results.figure("what the machine itself gains by a second process", gains, "", higher_is_better=True)
     results.figure("share of workers' time in training", sides.shares, "", at_least(0.9))
     results.finish()
 
