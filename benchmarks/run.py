@@ -22,7 +22,7 @@ RESULTS = HERE / "results"
 #: Program and arguments, in the order in which they run. Each takes --json FILE and its share of 15 minutes.
 PROGRAMS: tuple[tuple[str, ...], ...] = (
     ("training_step.py",),
-    ("sweep.py",),
+    ("sweep.py", "--rounds", "4"),
     ("coordinator.py",),
     ("storage_write.py", "--rounds", "5", "--late", "20000"),
     ("storage_read.py", "--rounds", "5", "--trials", "50000"),
