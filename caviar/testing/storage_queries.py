@@ -155,7 +155,7 @@ EXPRESSIONS = [
 MISTAKES = [
     ("", "is empty"),
     ("   ", "is empty"),
-    ("val_accuracy >", "column 15: expected a name or a value: val_accuracy > >>>(end)<<<"),
+    ("val_accuracy >", r"column 15: expected a name or a value: val_accuracy > >>>\(end\)<<<"),
     ("val_accuracy > and number = 1", "column 16: expected a name or a value here"),
     ("val_accuracy", "column 13: expected a comparison such as 'val_accuracy' > 0.5"),
     ("number = 1 number = 2", "column 12: expected 'and', 'or' or the end: number = 1 >>>number<<< = 2"),
