@@ -30,10 +30,10 @@ from databases import databases
 from measuring import Results, arguments, at_least, at_most, hold_to_one_core, in_turn
 
 from caviar.execution.base import Executor, Job, Runner, Slice, TrialOutcome, TrialTask
-from caviar.records import EPOCH_METRICS, DataSpec, Reports, StudySpec, TrialState
+from caviar.records import EPOCH_METRICS, DataSpec, Reports, StudySpec, SweepProgress, TrialState
 from caviar.space import default_space
 from caviar.storage import Storage, open_storage
-from caviar.sweep import SweepProgress, sweep
+from caviar.sweep import sweep
 from caviar.training.dataset import Dataset, Examples
 
 ROUNDS = 5

@@ -50,6 +50,11 @@ class Direction(StrEnum):
     MINIMIZE = "MINIMIZE"
     MAXIMIZE = "MAXIMIZE"
 
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by to be the smaller, the better it is."""
+        return 1 if self is Direction.MINIMIZE else -1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
@@ -286,3 +291,39 @@ class Session:
     def number(self) -> int:
         """The trial's number."""
         return int(self.trial.rpartition("/")[2])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepProgress:
+    """Where a sweep stands."""
+
+    study: str
+    #: Trials that the study is to hold.
+    n_trials: int
+    n_complete: int
+    n_failed: int
+    n_running: int
+    #: Unfinished trials that panda mode has.
+    n_babysat: int
+    #: Trials that ended in this sweep, and the seconds it has run.
+    n_ended_now: int
+    seconds: float
+    n_workers: int
+    best: Trial | None
+    #: Where `n_ended_now` is more than a few: seconds until the end.
+    seconds_left: float | None
+    #: What is wrong and will be mended, as that the database does not answer.
+    notice: str | None = None
+
+    @property
+    def trials_per_second(self) -> float:
+        """Trials that ended, per second of this sweep."""
+        return self.n_ended_now / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepResult:
+    """How a sweep ended."""
+
+    progress: SweepProgress
+    interrupted: bool

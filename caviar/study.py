@@ -16,7 +16,18 @@ from caviar.data import default_source, load_dataset, resolve
 from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import choose_kernel, kernel_name
-from caviar.records import EPOCH_METRICS, DataSpec, Direction, Intervention, Reports, StudySpec, StudySummary, Trial
+from caviar.records import (
+    EPOCH_METRICS,
+    DataSpec,
+    Direction,
+    Intervention,
+    Reports,
+    StudySpec,
+    StudySummary,
+    SweepProgress,
+    SweepResult,
+    Trial,
+)
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.storage import Storage
 from caviar.training.dataset import Dataset
@@ -30,7 +41,6 @@ if TYPE_CHECKING:
     from caviar.panda.session import PandaSession
     from caviar.panda.shelf import Policy
     from caviar.panda.start import Nursery
-    from caviar.sweep import SweepProgress, SweepResult
     from caviar.training.state import TrainState
 
 DEFAULT_EPOCHS = 20

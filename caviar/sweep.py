@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,17 @@ from caviar.execution.forecast import Forecast
 from caviar.execution.planner import Planner
 from caviar.ledger import Ledger
 from caviar.recorder import Recorder
-from caviar.records import Direction, Intervention, Reason, Status, StudySpec, Trial, TrialResult, TrialState
+from caviar.records import (
+    Intervention,
+    Reason,
+    Status,
+    StudySpec,
+    SweepProgress,
+    SweepResult,
+    Trial,
+    TrialResult,
+    TrialState,
+)
 from caviar.search.sampler import TrialSampler
 from caviar.space import SearchSpace
 from caviar.storage.base import Storage
@@ -36,42 +46,6 @@ _POLL_S = 0.2
 _LOOK_S = 0.25
 #: Fewer trials do not tell how long the rest take.
 _TELLING_TRIALS = 3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SweepProgress:
-    """Where a sweep stands."""
-
-    study: str
-    #: Trials that the study is to hold.
-    n_trials: int
-    n_complete: int
-    n_failed: int
-    n_running: int
-    #: Unfinished trials that panda mode has.
-    n_babysat: int
-    #: Trials that ended in this sweep, and the seconds it has run.
-    n_ended_now: int
-    seconds: float
-    n_workers: int
-    best: Trial | None
-    #: Where `n_ended_now` is more than a few: seconds until the end.
-    seconds_left: float | None
-    #: What is wrong and will be mended, as that the database does not answer.
-    notice: str | None = None
-
-    @property
-    def trials_per_second(self) -> float:
-        """Trials that ended, per second of this sweep."""
-        return self.n_ended_now / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SweepResult:
-    """How a sweep ended."""
-
-    progress: SweepProgress
-    interrupted: bool
 
 
 #: Makes a trial a babysat one: the trial as it stands, its state (None: untrained), and the request for it.
@@ -450,8 +424,7 @@ class _Sweep:
     def _rank(self, trial: Trial) -> tuple[float, float, int]:
         """Return what orders trials, best first: value, then `val_loss`, then number."""
         assert trial.value is not None
-        sign = -1 if self.spec.direction is Direction.MAXIMIZE else 1
-        return sign * trial.value, trial.metrics.get("val_loss", float("inf")), trial.number
+        return self.spec.direction.sign * trial.value, trial.metrics.get("val_loss", float("inf")), trial.number
 
     def _judge_best(self) -> None:
         """Write what the best trial gave on the test part (docs/decisions/0003)."""

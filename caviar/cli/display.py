@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from caviar.cli.tables import duration
-from caviar.records import StudySpec
-from caviar.sweep import SweepProgress
+from caviar.records import StudySpec, SweepProgress
 from caviar.wording import counted
 
 #: Seconds between two plain lines.

@@ -13,10 +13,9 @@ from caviar.cli.display import SweepDisplay
 from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
 from caviar.errors import SettingsError
-from caviar.records import Trial
+from caviar.records import SweepResult, Trial
 from caviar.space import SearchSpace
 from caviar.study import create_study
-from caviar.sweep import SweepResult
 
 
 def run_sweep(

@@ -49,7 +49,7 @@ class Bar:
         value = metrics.get(self.metric)
         if value is None or self.value is None:
             return value is not None
-        return value <= self.value if self.direction is Direction.MINIMIZE else value >= self.value
+        return self.direction.sign * value <= self.direction.sign * self.value
 
     def after(self, metrics: dict[str, float]) -> Bar:
         """Return the bar for the trials that come after one with these metrics."""

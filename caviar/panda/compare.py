@@ -13,7 +13,7 @@ from caviar.panda.retrace import Passed, Retrace, RunDiverged
 from caviar.panda.revive import applied_of, start_state
 from caviar.panda.start import Nursery
 from caviar.panda.trainer import Trainer
-from caviar.records import Direction, Intervention, Reason, StudySpec
+from caviar.records import Intervention, Reason, StudySpec
 from caviar.training.state import Point, TrainState
 
 
@@ -68,7 +68,7 @@ class Comparison:
         gain = self.actual[spec.metric] - self.control[spec.metric]
         if gain == 0:
             return None
-        return (gain > 0) == (spec.direction is Direction.MAXIMIZE)
+        return spec.direction.sign * gain < 0
 
 
 @dataclass(frozen=True, slots=True)

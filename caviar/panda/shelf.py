@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from caviar.errors import CheckpointError, SettingsError
-from caviar.records import Direction, Params, StoredCheckpoint, StudySpec
+from caviar.records import Params, StoredCheckpoint, StudySpec
 from caviar.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from caviar.training.state import TrainState
 
@@ -157,10 +157,9 @@ def pinned(checkpoint: StoredCheckpoint, pin: str) -> StoredCheckpoint:
 
 def best_epoch(history: Mapping[int, Mapping[str, float]], spec: StudySpec) -> int | None:
     """Return the epoch with the best value of the study's metric (ties: smaller `val_loss`, then earlier), or None."""
-    sign = -1 if spec.direction is Direction.MAXIMIZE else 1
 
     def rank(epoch: int) -> tuple[Any, ...]:
         metrics = history[epoch]
-        return sign * metrics[spec.metric], metrics.get("val_loss", float("inf")), epoch
+        return spec.direction.sign * metrics[spec.metric], metrics.get("val_loss", float("inf")), epoch
 
     return min((epoch for epoch in history if spec.metric in history[epoch]), key=rank, default=None)

@@ -20,13 +20,13 @@ from caviar import recorder as recorder_module
 from caviar.errors import StorageError, StudyBusy
 from caviar.execution.inline import InlineExecutor
 from caviar.recorder import Recorder
-from caviar.records import TrialResult, TrialState
+from caviar.records import SweepProgress, TrialResult, TrialState
 from caviar.storage import Storage, open_storage
 from caviar.storage.holder import new_holder
 from caviar.storage.spool import Spool
 from caviar.storage.sql_storage import SqlStorage
 from caviar.study import create_study
-from caviar.sweep import SweepProgress, sweep
+from caviar.sweep import sweep
 from caviar.testing.storage import make_result, make_spec, make_trial
 
 if TYPE_CHECKING:

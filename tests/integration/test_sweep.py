@@ -20,11 +20,11 @@ from caviar.execution.base import Executor, Slice, TrialOutcome
 from caviar.execution.inline import InlineExecutor
 from caviar.execution.worker import run_slice
 from caviar.nn.kernel import choose_kernel
-from caviar.records import DataSpec, Direction, Reason, StudySpec, Trial, TrialState
+from caviar.records import DataSpec, Direction, Reason, StudySpec, SweepProgress, Trial, TrialState
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage, open_storage
 from caviar.study import Study, create_study, load_study
-from caviar.sweep import SweepProgress, sweep
+from caviar.sweep import sweep
 from caviar.testing.digest import study_digest as digest
 from caviar.training.advance import advance, initial_state
 from caviar.training.advance import test_metrics as metrics_of_test_part

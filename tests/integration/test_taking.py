@@ -13,10 +13,9 @@ import pytest
 import caviar
 from caviar.errors import PandaBusy, RequestRejected
 from caviar.execution import planner
-from caviar.records import Intervention, Status, Trial, TrialState
+from caviar.records import Intervention, Status, SweepProgress, Trial, TrialState
 from caviar.storage import Storage, open_storage
 from caviar.study import Study
-from caviar.sweep import SweepProgress
 
 EPOCHS = 12
 

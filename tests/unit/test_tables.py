@@ -9,7 +9,7 @@ from rich.console import Console
 
 from caviar.cli.display import block
 from caviar.cli.tables import print_table
-from caviar.sweep import SweepProgress
+from caviar.records import SweepProgress
 from caviar.wording import counted
 
 ROWS = [
