@@ -8,14 +8,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from caviar.bootstrap import make_sweep_executor
-from caviar.errors import SettingsError, SpaceError, StudyBusy, StudyMismatch, SweepBroken
+from caviar.errors import StudyBusy, SweepBroken
 from caviar.execution.base import Executor, Slice, TrialOutcome
 from caviar.execution.inline import InlineExecutor
 from caviar.execution.worker import run_slice
@@ -23,7 +22,6 @@ from caviar.nn.kernel import choose_kernel
 from caviar.records import DataSpec, Direction, Reason, StudySpec, SweepProgress, Trial, TrialState
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage, open_storage
-from caviar.study import Study, create_study, load_study
 from caviar.sweep import sweep
 from caviar.testing.digest import study_digest as digest
 from caviar.training.advance import advance, initial_state
@@ -324,119 +322,6 @@ def test_the_time_left_knows_that_the_longest_trials_come_first(storage: Storage
     assert late and all(p.seconds_left < 0.1 * p.seconds / p.n_ended_now * (20 - p.n_ended_now) for p in late)
     early = [p for p in seen if p.seconds_left is not None and p.n_ended_now < n_large]
     assert early and all(p.seconds_left > 0 for p in early)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"seed": 8}, "seed = 7, not 8"),
-        ({"epochs": 3}, "epochs = 2, not 3"),
-        ({"metric": "val_loss"}, "metric = 'val_accuracy', not 'val_loss'"),
-        ({"dtype": "float64"}, "dtype = 'float32', not 'float64'"),
-        ({"space": SearchSpace(layers=2, l2=Float(0, 1))}, r"another space \(l2, layers\)"),
-        ({"data": "wine"}, r"data 'iris' \(fingerprint \w{8}\), not 'wine' \(fingerprint \w{8}\)"),
-        ({"seed": 8, "epochs": 3}, "seed = 7, not 8 and epochs = 2, not 3"),
-    ],
-)
-def test_a_study_with_other_settings_is_refused(storage: Storage, given: dict[str, Any], message: str) -> None:
-    """The error names each setting that differs, what the study has and what was asked for."""
-    space = SearchSpace(layers=1)
-    create_study("s", space, data="iris", seed=7, epochs=2, storage=storage)
-
-    with pytest.raises(StudyMismatch, match=f"^study 's' exists with .*{message}.*; leave these out to go on with it"):
-        create_study("s", storage=storage, **given)
-
-
-def test_a_study_is_opened_by_its_name_or_by_the_same_settings(storage: Storage) -> None:
-    """What is not given is whatever the study has."""
-    made = create_study("s", SearchSpace(layers=1), data="iris", seed=7, epochs=2, storage=storage)
-
-    assert create_study("s", storage=storage).spec == made.spec
-    assert create_study("s", SearchSpace(layers=1), data="iris", seed=7, storage=storage).spec == made.spec
-    assert load_study("s", storage=storage).spec == made.spec
-
-
-def test_a_space_is_changed_explicitly_into_a_new_version(storage: Storage) -> None:
-    """Trials to come are drawn from it, those there stay; each says from which version it was drawn."""
-    narrow, wide = SearchSpace(layers=1), SearchSpace(layers=2, l2=Float(0, 1))
-    study = create_study("s", narrow, data="iris", epochs=1, storage=storage)
-    study.sweep(3, n_workers=0)
-    waiting = study.trials(limit=1)[0].params
-    storage.add_trials("s", [Trial(study="s", number=3, state=TrialState.WAITING, params=waiting)])
-
-    with pytest.raises(StudyMismatch, match="give --new-space to draw further trials from this one as version 2"):
-        create_study("s", wide, storage=storage)
-    create_study("s", wide, new_space=True, storage=storage)
-    study = create_study("s", wide, new_space=True, storage=storage)
-    study.sweep(6, n_workers=0)
-
-    assert (study.spec.space_version, storage.spaces("s")) == (2, [narrow.to_dict(), wide.to_dict()])
-    assert [trial.space_version for trial in study.trials()] == [1, 1, 1, 1, 2, 2]
-    assert ["l2" in trial.params for trial in study.trials()] == [False] * 4 + [True] * 2
-    assert [trial.number for trial in study.trials(where="space_version = 2 and l2 >= 0")] == [4, 5]
-    assert len(study.trials(where="layers >= 1")) == 6
-
-
-def test_a_space_is_not_changed_under_a_running_sweep(storage: Storage) -> None:
-    """Nor with other settings than the study has; then the space stays as it was."""
-    create_study("s", SearchSpace(layers=1), data="iris", storage=storage)
-    with pytest.raises(StudyMismatch, match="seed = 0, not 1"):
-        create_study("s", SearchSpace(layers=2), seed=1, new_space=True, storage=storage)
-    storage.acquire_lease("s", "other", 60)
-
-    with pytest.raises(StudyBusy):
-        create_study("s", SearchSpace(layers=2), new_space=True, storage=storage)
-
-    assert storage.spaces("s") == [SearchSpace(layers=1).to_dict()]
-
-
-def test_a_moved_file_is_the_same_data(storage: Storage, tmp_path: Path) -> None:
-    """A study goes on with a file of the same content elsewhere, and refuses one of other content."""
-    rows = [f"{index % 7},{index % 3}" for index in range(60)]
-    for name, lines in (("a.csv", rows), ("b.csv", rows), ("c.csv", rows[::-1])):
-        (tmp_path / name).write_text("\n".join(["x,label", *lines]))
-    made = create_study("s", data=tmp_path / "a.csv", target="label", storage=storage)
-
-    assert create_study("s", data=tmp_path / "b.csv", target="label", storage=storage).spec == made.spec
-    with pytest.raises(StudyMismatch, match=r"data '.*a.csv' target 'label' .*, not '.*c.csv' target 'label'"):
-        create_study("s", data=tmp_path / "c.csv", target="label", storage=storage)
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        ({"seed": -1}, SettingsError, "seed must be 0 to"),
-        ({"epochs": 0}, SettingsError, "epochs must be at least 1, found 0"),
-        ({"metric": "f1"}, SettingsError, "unknown metric 'f1' .known: train_loss, val_loss, val_accuracy."),
-        ({"dtype": "float16"}, SettingsError, "dtype must be 'float32' or 'float64', found 'float16'"),
-        ({"space": SearchSpace(lr=0.1)}, SpaceError, "the space: unknown param 'lr'"),
-        ({"space": SearchSpace(layers=Int(0, 9))}, SpaceError, "the space: layers must be a whole number in"),
-        ({"space": SearchSpace(layers=Float(0, 2))}, SpaceError, 'write type = "int"'),
-        ({"space": SearchSpace(momentum=Float(0, 1))}, SpaceError, "the space: momentum must be a number in"),
-        (
-            {"space": SearchSpace(hidden_units=Categorical("8-8", 4), layers=Int(1, 2))},
-            SpaceError,
-            "hidden_units = '8-8' names its layers; leave layers out of the space",
-        ),
-    ],
-)
-def test_settings_that_are_not_valid_make_no_study(
-    storage: Storage, given: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    """They are refused before anything is written."""
-    with pytest.raises(error, match=message):
-        create_study("iris", storage=storage, **given)
-
-    assert storage.studies() == []
-
-
-@pytest.mark.parametrize(("n_trials", "n_workers"), [(0, 0), (-1, 0), (1, -1)])
-def test_a_budget_that_is_not_valid_is_refused(storage: Storage, n_trials: int, n_workers: int) -> None:
-    """There is at least one trial to train, and no negative number of workers."""
-    study: Study = create_study("iris", storage=storage)
-
-    with pytest.raises(SettingsError, match="must be at least"):
-        study.sweep(n_trials, n_workers=n_workers)
 
 
 @pytest.fixture
