@@ -30,8 +30,8 @@ class SqlSessionsContract(SessionsContract, SessionsRequestContract):
             return [{name: getattr(one, name) for name in names} | more for one in made]
 
         def work(connection: object) -> None:
-            key = storage.study_key(connection, trial.study)  # type: ignore[arg-type]
-            connection.execute(insert(schema.checkpoints), rows(schema.trial_id(key.id, trial.number)))  # type: ignore[attr-defined]
+            key = storage.study_key(connection, trial.study)
+            connection.execute(insert(schema.checkpoints), rows(schema.trial_id(key.id, trial.number)))
 
         database.write("fill the shelf", work)
 

@@ -207,7 +207,7 @@ def test_a_wish_that_is_not_valid_takes_nothing(storage: Storage, wish: dict[str
     study = waiting_study(storage)
 
     with pytest.raises(RequestRejected):
-        study.panda(0, **wish)  # type: ignore[arg-type]
+        study.panda(0, **wish)
 
     assert storage.sessions.interventions("s", 0) == []
 

@@ -87,7 +87,7 @@ def test_killed_twenty_times_while_it_is_steered(
             wait(lambda: intervention(study, asked[-1].token).status is not Status.ASKED, process)
         elif rng.random() < 0.7:
             before = len(sessions.checkpoints("s", 0))
-            wait(lambda before=before: len(sessions.checkpoints("s", 0)) != before, process)  # type: ignore[misc]
+            wait(lambda before=before: len(sessions.checkpoints("s", 0)) != before, process)
         kill(process)
 
     asked.append(sessions.ask(request_stop := Intervention(trial="s/0", token="stop", kind="stop")))

@@ -26,8 +26,8 @@ RATES = {"sgd": 0.05, "momentum": 0.05, "rmsprop": 0.001, "adam": 0.001}
 def trainings(optimizer: str, data: Dataset, **params: object) -> list:
     """Return the progress of 20 epochs with each kernel, NumPy first."""
     params = {"optimizer": optimizer, "learning_rate": RATES[optimizer], "l2": 1e-3, **params}
-    state = initial_state((3, 5), params, data)  # type: ignore[arg-type]
-    return [advance(state, params, data, EPOCHS, kernel=choose_kernel(name)) for name in ("numpy", "compiled")]  # type: ignore[arg-type]
+    state = initial_state((3, 5), params, data)
+    return [advance(state, params, data, EPOCHS, kernel=choose_kernel(name)) for name in ("numpy", "compiled")]
 
 
 @pytest.fixture(scope="module", params=["float32", "float64"])

@@ -20,7 +20,7 @@ def applied(kind: str, epoch: int, **changes: object) -> Intervention:
         epoch=epoch,
         batch=0,
         step=10 * epoch,
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )
 
 

@@ -37,7 +37,7 @@ def test_a_trial_is_the_same_in_any_order(seed: int, numbers: list[int], order: 
     space = default_space()
     expected = {number: TrialSampler(space, seed).params(number) for number in numbers}
     sampler = TrialSampler(space, seed)
-    order.shuffle(numbers)  # type: ignore[attr-defined]
+    order.shuffle(numbers)
 
     for number in numbers:
         assert sampler.params(number) == expected[number]

@@ -13,7 +13,7 @@ from caviar.training.dataset import Dataset, Examples
 from caviar.training.hyperparameters import Hyperparameters
 from caviar.training.state import TrainState
 
-test_metrics.__test__ = False  # type: ignore[attr-defined]  # a product function, not a test
+test_metrics.__test__ = False  # a product function, not a test
 
 
 def make_data(n: int = 37, n_features: int = 5, n_classes: int = 3, dtype: str = "float32") -> Dataset:
@@ -36,13 +36,13 @@ def bits(state: TrainState) -> tuple[object, ...]:
 
 def run(kernel: Kernel, params: dict, data: Dataset, *stops) -> Progress:
     """Advance through several stops; the reports are joined."""
-    progress = Progress(initial_state((7, 2), params, data), None)  # type: ignore[arg-type]
+    progress = Progress(initial_state((7, 2), params, data), None)
     rows = []
     for stop in stops:
         progress = advance(progress.state, params, data, stop, kernel=kernel)
         rows += progress.reports.values.tolist()
     progress.reports.values.setflags(write=True)
-    return Progress(progress.state, rows, progress.diverged_at)  # type: ignore[arg-type]
+    return Progress(progress.state, rows, progress.diverged_at)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

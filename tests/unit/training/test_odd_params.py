@@ -93,4 +93,4 @@ def test_all_params_have_a_default_that_is_allowed() -> None:
 def test_a_name_that_is_no_text_is_refused() -> None:
     """A number as a name is an unknown param."""
     with pytest.raises(ParamsError, match="unknown param 1"):
-        check_param(1, 0.5)  # type: ignore[arg-type]
+        check_param(1, 0.5)
