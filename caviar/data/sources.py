@@ -77,10 +77,9 @@ def default_source(study: str) -> str:
         DataError: it is named after a file; whoever typed that meant the file.
     """
     if Path(study).suffix.lower() in _SUFFIXES:
-        name = Path(study).stem or "mine"
         raise DataError(
             f"expected the name of a study, found that of a file, {study!r}; to train on the file, name both, as in: "
-            f"caviar sweep {shlex.quote(name)} --data {shlex.quote(study)}"
+            f"caviar sweep {shlex.quote(Path(study).stem)} --data {shlex.quote(study)}"
         )
     return study if study in NAMES else NAMES[0]
 
