@@ -15,6 +15,8 @@ SLICE_S = 1.0
 #: Until costs have been measured, slices are short, so that the first results come soon, however wrong the estimate.
 _FIRST_SLICE_S = 0.2
 _FIRST_TASKS = 4
+#: The last slices are no shorter: a call takes some milliseconds, which is more than they could still even out.
+_LAST_SLICE_S = 0.02
 #: Weight of the old in the ratio of measured to estimated cost.
 _RATIO_WEIGHT = 0.7
 
@@ -76,7 +78,7 @@ class Planner:
     def take(self, pool: list[TrialTask], n_workers: int) -> tuple[TrialTask, ...]:
         """Remove the next slice from a pool sorted by cost, cheapest first, and return it.
 
-        Near the end of the pool slices shrink, so that all workers finish together.
+        Near the end of the pool slices shrink, so that all workers finish together; not to less than a call is worth.
         """
         target = SLICE_S if self._measured else _FIRST_SLICE_S
         if len(pool) < 64 * n_workers:
@@ -84,7 +86,7 @@ class Planner:
             length, left = self._left
             if length != len(pool):
                 left = sum(map(self.cost, pool))
-            target = min(target, left * self._ratio / (2 * n_workers))
+            target = min(target, max(left * self._ratio / (2 * n_workers), _LAST_SLICE_S))
         else:
             left = 0.0
         tasks = [pool.pop()]

@@ -98,6 +98,15 @@ def test_slices_shrink_towards_the_end(data: Dataset, make_task: MakeTask) -> No
     assert second in (5, 6)
 
 
+def test_the_last_slices_are_worth_a_call(data: Dataset, make_task: MakeTask) -> None:
+    """Trials that take a hundredth of a call are not sent one by one."""
+    planner = Planner(data)
+    planner.learn((make_task(),), 1e-4)
+    pool = [make_task(number) for number in range(40)]
+
+    assert len(planner.take(pool, 2)) == 40
+
+
 def test_the_first_slices_are_short(data: Dataset, make_task: MakeTask) -> None:
     """Before anything was measured, a slice holds less than it does once the estimate is known to be right."""
     planner, measured = Planner(data), Planner(data)
