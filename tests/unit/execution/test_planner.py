@@ -99,12 +99,13 @@ def test_slices_shrink_towards_the_end(data: Dataset, make_task: MakeTask) -> No
 
 
 def test_the_last_slices_are_worth_a_call(data: Dataset, make_task: MakeTask) -> None:
-    """Trials that take a hundredth of a call are not sent one by one."""
-    planner = Planner(data)
-    planner.learn((make_task(),), 1e-4)
-    pool = [make_task(number) for number in range(40)]
+    """Trials that take a hundredth of a call are not sent one by one, unless they may take longer than they seem to."""
+    planner, measured = Planner(data), Planner(data)
+    measured.learn((make_task(),), 1e-4)
+    pool = [make_task(number) for number in range(12)]
 
-    assert len(planner.take(pool, 2)) == 40
+    assert len(measured.take(list(pool), 2)) == 12
+    assert len(planner.take(list(pool), 2)) <= 3
 
 
 def test_the_first_slices_are_short(data: Dataset, make_task: MakeTask) -> None:
