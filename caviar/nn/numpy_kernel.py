@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from caviar.nn.inference import Inference
 from caviar.nn.kernel import RUNNING_WEIGHT, Update
 from caviar.nn.layers import BATCH_NORM_EPSILON
 from caviar.nn.network import Network
@@ -67,31 +68,12 @@ class NumpyKernel:
         self, network: Network, parameters: np.ndarray, running: np.ndarray, step: int, x: np.ndarray, y: np.ndarray
     ) -> tuple[float, float]:
         """See :meth:`caviar.nn.kernel.Kernel.evaluate`."""
-        hidden, output = network.views(parameters)
-        folded = []
         with np.errstate(all="ignore"):
-            correction = 1 / (1 - RUNNING_WEIGHT**step) if step else 1.0
-            start = 0
-            for layer in hidden:
-                units = slice(start, start + len(layer.gamma))
-                start = units.stop
-                mean, variance = running[:, units] * parameters.dtype.type(correction)  # H, H
-                if not step:
-                    variance = np.ones_like(variance)
-                scale = layer.gamma / np.sqrt(variance + parameters.dtype.type(BATCH_NORM_EPSILON))  # H
-                # gamma * (z - mean) / std + beta == scale * z + shift
-                folded.append((layer.W, scale[:, None], (layer.beta - scale * mean)[:, None]))
+            inference = Inference(network, parameters, running, step)
             loss_sum, n_correct = 0.0, 0
             for first in range(0, len(x), _EVALUATION_BLOCK):
-                a = x[first : first + _EVALUATION_BLOCK].T  # D,M
                 labels = y[first : first + _EVALUATION_BLOCK]  # M
-                for W, scale_column, shift_column in folded:
-                    a = W @ a  # H,M
-                    a *= scale_column
-                    a += shift_column
-                    np.maximum(a, 0, out=a)
-                z = output.W @ a  # C,M
-                z += output.b[:, None]
+                z = inference.scores(x[first : first + _EVALUATION_BLOCK])  # C,M
                 n_correct += int(np.count_nonzero(z.argmax(axis=0) == labels))
                 z -= z.max(axis=0)
                 true = z[labels, np.arange(len(labels))]  # M
