@@ -30,12 +30,10 @@ def read_npz(path: Path, target: str | None, name: str) -> RawData:
         DataError: the file or its arrays cannot be used.
     """
     target = target or _LABELS
-    x, y = _read_arrays(path, target)
-    where = f"array {_FEATURES!r} of {str(path)!r}"
-    if x.dtype.kind not in "biuf":
-        raise DataError(f"expected real numbers in {where}, found {x.dtype}")
-    if x.ndim < 2:
-        raise DataError(f"expected {where} to have shape (examples, features), found {x.shape}")
+    if target == _FEATURES:
+        raise DataError(f"expected the labels in another array than the features, found target {target!r}")
+    x, y = _read_arrays(path, (_FEATURES, target))
+    x = _flat(x, path)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
@@ -48,20 +46,31 @@ def read_npz(path: Path, target: str | None, name: str) -> RawData:
             f"expected {_FEATURES!r} and {target!r} of {str(path)!r} to have equal length, found {len(x)} and {len(y)}"
         )
     labels, classes = encode_labels(y, f"array {target!r} of {str(path)!r}")
-    n_features = math.prod(x.shape[1:])
-    return RawData(
-        name=name,
-        x=np.ascontiguousarray(x).reshape(len(x), n_features),
-        y=labels,
-        classes=classes,
-        features=tuple(f"x{index}" for index in range(n_features)),
-    )
+    features = tuple(f"x{index}" for index in range(x.shape[1]))
+    return RawData(name=name, x=x, y=labels, classes=classes, features=features)
 
 
-def _read_arrays(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
-    wanted = (_FEATURES, target)
-    if target == _FEATURES:
-        raise DataError(f"expected the labels in another array than the features, found target {target!r}")
+def read_features(path: Path) -> np.ndarray:
+    """Read array `X` alone from an `.npz` file, flattened to (N, D).
+
+    Raises:
+        DataError: the file or the array cannot be used.
+    """
+    (x,) = _read_arrays(path, (_FEATURES,))
+    return _flat(x, path)
+
+
+def _flat(x: np.ndarray, path: Path) -> np.ndarray:
+    """Return features of any shape as (N, D)."""
+    where = f"array {_FEATURES!r} of {str(path)!r}"
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"expected real numbers in {where}, found {x.dtype}")
+    if x.ndim < 2:
+        raise DataError(f"expected {where} to have shape (examples, features), found {x.shape}")
+    return np.ascontiguousarray(x).reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _read_arrays(path: Path, wanted: tuple[str, ...]) -> list[np.ndarray]:
     try:
         if not zipfile.is_zipfile(path):
             raise DataError(
@@ -72,7 +81,7 @@ def _read_arrays(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
             if missing:
                 found = listed(archive.files) if archive.files else "none"
                 raise DataError(f"expected arrays {listed(wanted)} in {str(path)!r}, found {found}")
-            arrays = [np.asarray(archive[array]) for array in wanted]
+            return [np.asarray(archive[array]) for array in wanted]
     except DataError:
         raise
     except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
@@ -82,4 +91,3 @@ def _read_arrays(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
                 "save numbers as float and labels as int or str"
             ) from error
         raise DataError(f"cannot read {str(path)!r} as .npz: {one_line(error)}") from error
-    return arrays[0], arrays[1]

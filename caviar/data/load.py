@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from caviar.data.raw import check, fingerprint
+from caviar.data.preparation import Preparation
+from caviar.data.raw import Column, check, fingerprint
+from caviar.data.scaling import Scaling
 from caviar.data.sources import read_source
-from caviar.data.split import split_rows, standardise
+from caviar.data.split import split_rows
 from caviar.errors import DataError, SettingsError
 from caviar.records import DataSpec
 from caviar.training.dataset import Dataset, Examples
@@ -33,6 +35,11 @@ def load_dataset(spec: DataSpec, dtype: str = "float32") -> Dataset:
         DataError: it cannot be used, or is not what it was when the fingerprint was taken.
         SettingsError: unknown dtype.
     """
+    return load_prepared(spec, dtype)[0]
+
+
+def load_prepared(spec: DataSpec, dtype: str = "float32") -> tuple[Dataset, Preparation]:
+    """Load the same, and with it how it was prepared, to prepare other examples alike; see :func:`load_dataset`."""
     if dtype not in _DTYPES:
         raise SettingsError(f"expected dtype {' or '.join(map(repr, _DTYPES))}, found {dtype!r}")
     raw = read_source(spec)
@@ -44,9 +51,13 @@ def load_dataset(spec: DataSpec, dtype: str = "float32") -> Dataset:
             f"found {found!r}; restore the data or start a new study"
         )
     parts = split_rows(raw.y, raw.classes, spec.split_seed, raw.n_test)
-    features = standardise(raw, parts, dtype)
-    train, validation, test = (Examples(x, _read_only(raw.y[rows])) for x, rows in zip(features, parts, strict=True))
-    return Dataset(raw.name, train, validation, test, raw.classes, raw.features, found)
+    scaling = Scaling.of(raw.x, parts[0])
+    train, validation, test = (
+        Examples(scaling.apply(raw.x, rows, raw.features, dtype), _read_only(raw.y[rows])) for rows in parts
+    )
+    columns = raw.columns or tuple(map(Column, raw.features))
+    preparation = Preparation(columns=columns, classes=raw.classes, scaling=scaling, dtype=dtype)
+    return Dataset(raw.name, train, validation, test, raw.classes, raw.features, found), preparation
 
 
 def _read_only(labels: np.ndarray) -> np.ndarray:

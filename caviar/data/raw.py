@@ -16,6 +16,24 @@ _BLOCK_VALUES = 1 << 18
 _FINGERPRINT_DIGITS = 32
 #: Names quoted in one message; the rest is counted.
 _NAMES_SHOWN = 20
+#: What a missing text value is called among the categories of its column.
+MISSING = "(missing)"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table, and how it becomes features."""
+
+    name: str
+    #: Distinct values of a text column, sorted, a missing one ("") last; None where it holds numbers.
+    categories: tuple[str, ...] | None = None
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of its features: its own, or `column=value` for each category."""
+        if self.categories is None:
+            return (self.name,)
+        return tuple(f"{self.name}={category or MISSING}" for category in self.categories)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +47,7 @@ class RawData:
         classes: C class names.
         features: D feature names.
         n_test: the last `n_test` rows are the test part that the source itself gives; 0 where it gives none.
+        columns: of the table that they come from; empty where each feature is a column of its own.
     """
 
     name: str
@@ -37,6 +56,7 @@ class RawData:
     classes: tuple[str, ...]
     features: tuple[str, ...]
     n_test: int = 0
+    columns: tuple[Column, ...] = ()
 
 
 def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -67,7 +87,7 @@ def check(raw: RawData) -> None:
         raise DataError(f"expected at least one feature in {raw.name!r}, found none beside the labels")
     if len(raw.y) != n_rows:
         raise DataError(f"expected one label per example in {raw.name!r}, found {n_rows} rows and {len(raw.y)} labels")
-    _check_finite(raw)
+    check_finite(raw.x, raw.features)
     if len(raw.classes) < 2:
         raise DataError(
             f"expected at least 2 classes in {raw.name!r}, found {raw.classes[0]!r} in all {n_rows} rows; "
@@ -80,11 +100,16 @@ def check(raw: RawData) -> None:
         )
 
 
-def _check_finite(raw: RawData) -> None:
-    if raw.x.dtype.kind != "f":
+def check_finite(x: np.ndarray, features: tuple[str, ...]) -> None:
+    """Refuse features (N, D) that are NaN or infinite.
+
+    Raises:
+        DataError: some are.
+    """
+    if x.dtype.kind != "f":
         return
-    bad = np.zeros(raw.x.shape[1], dtype=np.int64)
-    for block in blocks(raw.x):
+    bad = np.zeros(x.shape[1], dtype=np.int64)
+    for block in blocks(x):
         bad += len(block) - np.isfinite(block).sum(axis=0)
     columns = np.flatnonzero(bad)
     if not len(columns):
@@ -92,8 +117,8 @@ def _check_finite(raw: RawData) -> None:
     first, others = int(columns[0]), len(columns) - 1
     more = f", and so have {others} more column{'s' if others > 1 else ''}" if others else ""
     raise DataError(
-        f"expected numbers, found column {raw.features[first]!r} empty, NaN or infinite in {bad[first]} of "
-        f"{len(raw.x)} rows{more}; fill or drop them"
+        f"expected numbers, found column {features[first]!r} empty, NaN or infinite in {bad[first]} of "
+        f"{len(x)} rows{more}; fill or drop them"
     )
 
 

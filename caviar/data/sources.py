@@ -6,16 +6,20 @@ import difflib
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caviar.data.arrays import read_npz
+from caviar.data.arrays import read_features, read_npz
 from caviar.data.files import read_csv, read_parquet
 from caviar.data.idx import read_idx_folder
-from caviar.data.raw import RawData, listed
-from caviar.data.tables import encode_table
+from caviar.data.raw import Column, RawData, listed
+from caviar.data.tables import encode_rows, encode_table
 from caviar.errors import DataError, DataNotFound
 from caviar.records import DataSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Where Debian's package `dataset-fashion-mnist` puts its files.
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -105,11 +109,36 @@ def read_source(spec: DataSpec) -> RawData:
     path = Path(source)
     if path.is_dir():
         return read_idx_folder(path, path.name)
-    suffix = path.suffix.lower()
-    if suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return read_npz(path, target, path.stem)
-    frame = read_parquet(path) if suffix == ".parquet" else read_csv(path)
-    return encode_table(frame, target, source, path.stem)
+    return encode_table(_read_table(path), target, source, path.stem)
+
+
+def read_columns(source: str | Path, columns: tuple[Column, ...]) -> np.ndarray:
+    """Read the features of examples, whose labels are not looked at and need not be there.
+
+    Args:
+        source: as `resolve` takes it.
+        columns: that the features were made of in training: of a table, found by name; else by their order.
+
+    Returns:
+        Features, any real or bool dtype, shape (N, D'); D' may be another than that of the columns.
+
+    Raises:
+        DataNotFound: it is not there.
+        DataError: it cannot be used.
+    """
+    spec = resolve(source)
+    path = Path(spec.source)
+    if spec.source in NAMES or path.is_dir():
+        return read_source(spec).x
+    if path.suffix.lower() == ".npz":
+        return read_features(path)
+    return encode_rows(_read_table(path), columns, str(source))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    return read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
 
 
 def _read_digits() -> RawData | None:

@@ -1,10 +1,9 @@
-"""From raw data to what training sees: a stratified split and standardised features."""
+"""Which rows are for training, validation and test: a split in which each class keeps its share."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from caviar.data.raw import RawData, blocks
 from caviar.errors import DataError
 
 #: One row in five is held out for validation, and one in five for the test: 60/20/20.
@@ -85,82 +84,3 @@ def _quotas(counts: np.ndarray, share: int) -> np.ndarray:
         largest = np.argsort(-remainders, kind="stable")[:missing]
         quotas[largest[remainders[largest] > 0]] += 1
     return quotas
-
-
-def standardise(raw: RawData, parts: tuple[np.ndarray, ...], dtype: str) -> list[np.ndarray]:
-    """Standardise features by mean and standard deviation of the first part alone.
-
-    Computed in float64; the variance is the biased one (divided by the number of training rows). A feature
-    that is constant in training keeps its unit: only the constant is subtracted, so it is 0 throughout
-    training.
-
-    Args:
-        raw: the data, N rows of D features.
-        parts: row indices of train, validation and test.
-        dtype: `float32` or `float64`, the dtype of the result.
-
-    Returns:
-        One C-contiguous read-only array of shape (rows of the part, D) for each part.
-
-    Raises:
-        DataError: a value is so far from the training part's that the dtype cannot hold it.
-    """
-    scale, mean, std = _moments(raw.x, parts[0])
-    return [_apply(raw, rows, scale, mean, std, np.dtype(dtype)) for rows in parts]
-
-
-def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return scale, mean and std, each of shape (D,); mean and std are those of `x * scale`."""
-    low = np.full(x.shape[1], np.inf)
-    high = np.full(x.shape[1], -np.inf)
-    for block in blocks(x, rows):
-        np.minimum(low, block.min(axis=0), out=low)
-        np.maximum(high, block.max(axis=0), out=high)
-    constant = low == high
-    # Squares of 1e200 overflow: bring each feature to [-1, 1] first. A power of two changes no bit of the
-    # result.
-    _, exponent = np.frexp(np.maximum(np.abs(low), np.abs(high)))
-    scale = np.where(constant, 1.0, np.ldexp(1.0, np.clip(-exponent, -1022, 1023)))
-
-    mean = np.zeros(x.shape[1])
-    for block in blocks(x, rows):
-        block *= scale
-        mean += block.sum(axis=0)
-    mean /= len(rows)
-    # The mean of equal numbers may differ from them in the last bit, which dividing by a tiny std would blow
-    # up.
-    mean = np.where(constant, low, mean)
-
-    variance = np.zeros(x.shape[1])
-    for block in blocks(x, rows):
-        block *= scale
-        block -= mean
-        block *= block
-        variance += block.sum(axis=0)
-    std = np.sqrt(variance / len(rows))
-    std[constant | (std == 0.0)] = 1.0
-    return scale, mean, std
-
-
-def _apply(
-    raw: RawData, rows: np.ndarray, scale: np.ndarray, mean: np.ndarray, std: np.ndarray, dtype: np.dtype
-) -> np.ndarray:
-    out = np.empty((len(rows), raw.x.shape[1]), dtype=dtype)
-    start = 0
-    for block in blocks(raw.x, rows):
-        with np.errstate(over="ignore"):  # reported below, by column
-            block *= scale
-            block -= mean
-            block /= std
-            done = out[start : start + len(block)]
-            done[...] = block
-        finite = np.isfinite(done).all(axis=0)
-        if not finite.all():
-            column = raw.features[int(np.argmin(finite))]
-            raise DataError(
-                f"expected column {column!r} to fit {dtype} once standardised by the training part, "
-                "found a value too far out; drop that row or transform the column"
-            )
-        start += len(block)
-    out.flags.writeable = False
-    return out

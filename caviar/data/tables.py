@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from caviar.data.labels import check_missing, encode_labels
-from caviar.data.raw import RawData, listed
+from caviar.data.raw import MISSING, Column, RawData, check_finite, listed
 from caviar.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Text columns with more distinct values are refused: identifiers and free text, which one-hot would blow up.
 MAX_CATEGORIES = 50
-#: What a missing text value is called among the categories of its column.
-MISSING = "(missing)"
 #: A date as text, with or without a time: what a table without types makes of dates.
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?")
 
@@ -62,30 +62,95 @@ def encode_table(frame: pd.DataFrame, target: str | None, path: str, name: str) 
     if frame.empty:
         raise DataError(f"expected rows below the header of {path!r}, found none")
     labels, classes = encode_labels(_label_values(frame[target], target), f"column {target!r}")
-    columns: list[np.ndarray] = []
-    features: list[str] = []
-    for column in frame.columns:
-        if column == target:
+    columns: list[Column] = []
+    features: list[np.ndarray] = []
+    for title in frame.columns:
+        if title == target:
             continue
-        series = _plain(frame[column])
-        kind = _kind(series)
-        if kind == "number":
-            columns.append(_numbers(series))
-            features.append(column)
-        elif kind == "text":
-            for value, hot in _one_hot(series, column):
-                columns.append(hot)
-                features.append(f"{column}={value}")
-        elif kind == "date":
-            raise DataError(_dates(column))
-        else:
-            raise DataError(f"expected numbers or text, found {kind} in column {column!r}; convert or drop it")
+        column, values = _learn(_plain(frame[title]), title)
+        columns.append(column)
+        features += _spread(column, values)
     if not columns:
         raise DataError(f"expected feature columns beside the target {target!r} in {path!r}, found none")
-    x = np.empty((len(columns), len(frame)))
-    for row, values in zip(x, columns, strict=True):
+    return RawData(
+        name=name,
+        x=_joined(features),
+        y=labels,
+        classes=classes,
+        features=tuple(feature for column in columns for feature in column.features),
+        columns=tuple(columns),
+    )
+
+
+def encode_rows(frame: pd.DataFrame, columns: tuple[Column, ...], path: str) -> np.ndarray:
+    """Turn rows of another table into the features that columns became when they were learned.
+
+    Args:
+        frame: N rows; columns beyond those that were learned are not looked at.
+        columns: learned by :func:`encode_table`.
+        path: where the table comes from, for messages.
+
+    Returns:
+        Features, float64, shape (N, D).
+
+    Raises:
+        DataError: a column is missing, or holds what was not there when it was learned.
+    """
+    counts = Counter(frame.columns)
+    missing = [column.name for column in columns if not counts[column.name]]
+    if missing:
+        raise DataError(
+            f"expected the columns that the model was trained on in {path!r}, found none named {listed(missing)}; "
+            f"its columns are {listed([str(name) for name in frame.columns])}"
+        )
+    twice = [column.name for column in columns if counts[column.name] > 1]
+    if twice:
+        raise DataError(f"expected distinct column names in {path!r}, found twice: {listed(twice)}; rename them")
+    features: list[np.ndarray] = []
+    for column in columns:
+        series = _plain(frame[column.name])
+        if column.categories is not None:
+            features += _spread(column, _known_words(series, column))
+            continue
+        if _kind(series) != "number":
+            raise DataError(
+                f"expected numbers in column {column.name!r} of {path!r}, as the model was trained on, found "
+                f"{_kind(series)} such as {next(iter(series.dropna()), None)!r:.40}; convert them"
+            )
+        values = _numbers(series)
+        check_finite(values[:, None], (column.name,))
+        features.append(values)
+    return _joined(features)
+
+
+def _learn(series: pd.Series[Any], name: str) -> tuple[Column, np.ndarray]:
+    """Return what a column is, and its values: float64, or str as objects."""
+    kind = _kind(series)
+    if kind == "number":
+        return Column(name), _numbers(series)
+    if kind == "text":
+        words = _text(series)
+        return Column(name, _categories(words, name)), words
+    if kind == "date":
+        raise DataError(_dates(name))
+    raise DataError(f"expected numbers or text, found {kind} in column {name!r}; convert or drop it")
+
+
+def _spread(column: Column, values: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the values of each feature of a column."""
+    if column.categories is None:
+        yield values
+    else:
+        for category in column.categories:
+            yield (values == category).astype(np.float64)
+
+
+def _joined(features: list[np.ndarray]) -> np.ndarray:
+    """Features one after the other as (N, D), each of them contiguous."""
+    x = np.empty((len(features), len(features[0])))
+    for row, values in zip(x, features, strict=True):
         row[:] = values
-    return RawData(name=name, x=x.T, y=labels, classes=classes, features=tuple(features))
+    return x.T
 
 
 def _check_target(columns: list[str], target: str | None, path: str) -> str:
@@ -152,20 +217,47 @@ def _text(series: pd.Series[Any]) -> np.ndarray:
     return np.array(values, dtype=object)
 
 
-def _one_hot(series: pd.Series[Any], column: str) -> list[tuple[str, np.ndarray]]:
-    values = _text(series)
-    found = set(values.tolist())
+def _known_words(series: pd.Series[Any], column: Column) -> np.ndarray:
+    """A column of another table as the words that it was learned with; whole numbers and truth values are words too."""
+    kind, categories = _kind(series), column.categories or ()
+    if kind == "number":  # a file without words does not say that they could be some
+        pairs = zip(series.astype(object), series.isna(), strict=True)
+        words = np.array(["" if missing else _word(value, categories) for value, missing in pairs], dtype=object)
+    elif kind == "text":
+        words = _text(series)
+    else:
+        raise DataError(f"expected text in column {column.name!r}, as the model was trained on, found {kind}")
+    new = [word for word in words.tolist() if word not in categories]
+    if new:
+        raise DataError(
+            f"expected one of {listed([category or MISSING for category in categories])} in column {column.name!r}, as "
+            f"the model was trained on, found {(new[0] or MISSING)!r:.40} and the like in {len(new)} of {len(words)} "
+            "rows; drop them, or train on data that has it"
+        )
+    return words
+
+
+def _word(number: Any, categories: tuple[str, ...]) -> str:
+    """Return a number or truth value as the text of a table has it."""
+    as_is = str(number)
+    is_whole = isinstance(number, float) and number.is_integer()
+    return str(int(number)) if is_whole and as_is not in categories else as_is
+
+
+def _categories(words: np.ndarray, column: str) -> tuple[str, ...]:
+    values: list[str] = words.tolist()
+    found = set(values)
     categories = sorted(found - {""})
     if categories and all(map(_ISO_DATE.fullmatch, categories)):
         raise DataError(_dates(column))
-    words = {category for category in categories if not _is_number(category)}
-    in_words = sum(value in words for value in values.tolist())
-    marks_only = not any(character.isalnum() for word in words for character in word)
+    no_numbers = {category for category in categories if not _is_number(category)}
+    in_words = sum(value in no_numbers for value in values)
+    marks_only = not any(character.isalnum() for word in no_numbers for character in word)
     too_many = len(categories) > MAX_CATEGORIES
     # `?` or `-` among numbers stands for a missing one; `3+` is a category, unless there are too many to be categories
     if 0 < in_words < len(values) / 2 and (marks_only or too_many):
         raise DataError(
-            f"expected numbers in column {column!r}, found {min(words)!r:.40} and the like in {in_words} of "
+            f"expected numbers in column {column!r}, found {min(no_numbers)!r:.40} and the like in {in_words} of "
             f"{len(values)} rows; fill or drop them"
         )
     if too_many:
@@ -173,9 +265,7 @@ def _one_hot(series: pd.Series[Any], column: str) -> list[tuple[str, np.ndarray]
             f"expected at most {MAX_CATEGORIES} distinct values in text column {column!r}, found {len(categories)}; "
             "drop the column, group its values or turn it into numbers"
         )
-    if "" in found:
-        categories.append("")
-    return [(category or MISSING, (values == category).astype(np.float64)) for category in categories]
+    return (*categories, "") if "" in found else tuple(categories)
 
 
 def _dates(column: str) -> str:

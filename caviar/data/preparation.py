@@ -1,0 +1,89 @@
+"""What was done to the data before training, to do the same to examples that a model has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from caviar.data.raw import Column, check_finite
+from caviar.data.scaling import Scaling
+from caviar.data.sources import read_columns
+from caviar.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    #: Examples as people have them: a data set's name, a file or folder, a frame, or numbers of shape (N, ...).
+    Given: TypeAlias = str | Path | pd.DataFrame | np.ndarray | Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Preparation:
+    """How examples become the features of a data set: :func:`caviar.data.load_prepared` makes it."""
+
+    #: That features are made of.
+    columns: tuple[Column, ...]
+    #: Names of the C classes, by index.
+    classes: tuple[str, ...]
+    scaling: Scaling
+    #: `float32` or `float64`.
+    dtype: str
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the D features."""
+        return tuple(feature for column in self.columns for feature in column.features)
+
+    def apply(self, examples: Given) -> np.ndarray:
+        """Return the features of examples, encoded and standardised as the training part was, shape (N, D).
+
+        Args:
+            examples: a `.csv`, `.tsv`, `.parquet` or `.npz` file, or whatever else can be trained on, or a frame;
+                columns are found by name, and labels need not be there, nor are they looked at. Or an array of numbers,
+                an example a row, in the order of the training data's columns.
+
+        Raises:
+            DataNotFound: there is no such file.
+            DataError: they are not like those that were trained on.
+        """
+        x, where = self._features(examples)
+        n_features = len(self.features)
+        if x.shape[1] != n_features:
+            raise DataError(
+                f"expected {n_features} features in {where}, as the model was trained on, found {x.shape[1]}"
+            )
+        if not len(x):
+            raise DataError(f"expected examples in {where}, found none")
+        check_finite(x, self.features)
+        return self.scaling.apply(x, None, self.features, self.dtype)
+
+    def _features(self, examples: Given) -> tuple[np.ndarray, str]:
+        """Return features as they are before they are standardised, and what to call them in messages."""
+        if isinstance(examples, str | Path):
+            return read_columns(examples, self.columns), repr(str(examples))
+        if hasattr(examples, "columns"):
+            from caviar.data.tables import encode_rows
+
+            return encode_rows(examples, self.columns, "the frame"), "the frame"
+        return self._numbers(examples), "the array"
+
+    def _numbers(self, examples: np.ndarray | Sequence[Any]) -> np.ndarray:
+        words = next((column.name for column in self.columns if column.categories is not None), None)
+        if words is not None:
+            raise DataError(
+                f"expected a table, since column {words!r} of the training data is text, found an array; give a frame "
+                "or a file with its columns"
+            )
+        try:
+            x = np.asarray(examples)
+        except ValueError as error:
+            raise DataError("expected examples of equal length, found a ragged array") from error
+        if x.dtype.kind not in "biuf":
+            raise DataError(f"expected real numbers in the array, found {x.dtype}")
+        if x.ndim < 2:
+            raise DataError(f"expected an array of shape (examples, features), found {x.shape}")
+        return x.reshape(len(x), -1) if x.size else x.reshape(0, len(self.features))
