@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from caviar.model import Model as Model
+    from caviar.model import load_model as load_model
     from caviar.space import Categorical as Categorical
     from caviar.space import Float as Float
     from caviar.space import Int as Int
@@ -23,13 +25,15 @@ _HOMES = {
     "Categorical": "caviar.space",
     "Float": "caviar.space",
     "Int": "caviar.space",
+    "Model": "caviar.model",
     "SearchSpace": "caviar.space",
     "Study": "caviar.study",
     "create_study": "caviar.study",
+    "load_model": "caviar.model",
     "load_study": "caviar.study",
 }
 
-__all__ = ["Categorical", "Float", "Int", "SearchSpace", "Study", "create_study", "load_study"]
+__all__ = ["Categorical", "Float", "Int", "Model", "SearchSpace", "Study", "create_study", "load_model", "load_study"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import caviar
 from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, make_sweep_executor, spool_folder
-from caviar.data import default_source, load_dataset, resolve
-from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
+from caviar.data import default_source, load_dataset, load_prepared, resolve
+from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound, TrialNotFound
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import choose_kernel, kernel_name
 from caviar.records import (
@@ -27,6 +27,7 @@ from caviar.records import (
     SweepProgress,
     SweepResult,
     Trial,
+    TrialState,
 )
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.storage import Storage
@@ -36,6 +37,7 @@ from caviar.training.hyperparameters import Hyperparameters, check_param
 if TYPE_CHECKING:
     import pandas as pd
 
+    from caviar.model import Model
     from caviar.panda.compare import Comparison
     from caviar.panda.replay import Replay
     from caviar.panda.session import PandaSession
@@ -213,6 +215,44 @@ class Study:
         except BaseException:
             nursery.executor.close()
             raise
+
+    def model(
+        self,
+        trial: Trial | int | None = None,
+        *,
+        on_event: Callable[[str], None] = lambda line: None,
+        is_interrupted: Callable[[], bool] = lambda: False,
+    ) -> Model:
+        """Return the network that a trial ended with, to judge examples: `study.model().predict("new.csv")`.
+
+        A sweep keeps no networks, since a trial of one is trained again to the same bits in the time that it took; one
+        that was babysat comes from its last checkpoint.
+
+        Args:
+            trial: a COMPLETE one, or its number; None is the best.
+            on_event: called with each thing that people should know, as one line.
+            is_interrupted: asked now and then whether to give up.
+
+        Raises:
+            TrialNotFound: there is no such trial, or none that is COMPLETE.
+            SettingsError: it has not ended well.
+            DataError: the data changed since the study was created.
+            CheckpointError: its last state cannot be had.
+        """
+        from caviar.model import model_of
+
+        chosen = self.best_trial if trial is None else self.storage.get_trial(self.name, _number(trial))
+        if chosen is None:
+            raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial, so it has no best one; sweep it first")
+        if chosen.state is not TrialState.COMPLETE:
+            raise SettingsError(f"only a COMPLETE trial has a model to use, found {chosen.name} {chosen.state}")
+        self._data, preparation = load_prepared(self.spec.data, self.spec.dtype)
+        nursery = self._nursery(None, on_event=on_event, is_interrupted=is_interrupted)
+        try:
+            state = nursery.last_state(chosen)
+        finally:
+            nursery.executor.close()
+        return model_of(chosen, state, preparation, self._data.fingerprint)
 
     def replay(self, trial: Trial | int, *, address: str | None = None) -> Replay:
         """Train a babysat trial again with its interventions, and tell whether it is the same to the bit.

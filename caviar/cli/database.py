@@ -43,15 +43,21 @@ def sql(
 
 
 def export(study: str, /, *, to: Path, storage: Storage = None) -> int:
-    """Write STUDY to a file.
+    """Write STUDY, or the model of a trial, to a file.
 
     Parameters
     ----------
     study
-        Name of the study.
+        Name of the study; for a model, STUDY/NUMBER, or STUDY for that of its best trial.
     to
-        FILE.jsonl or FILE.parquet, with all reports, or FILE.csv, without them.
+        FILE.jsonl or FILE.parquet, with all reports, FILE.csv, without them, or FILE.safetensors, a model.
     """
+    if to.suffix == ".safetensors":
+        from caviar.cli.model import export_model
+
+        return export_model(study, to, storage)
+    if "/" in study:
+        raise SettingsError(f"of a trial, its model can be written, to FILE.safetensors, found {str(to)!r}")
     from caviar.storage.exchange import export_study
 
     opened = make_storage(storage, create=False)

@@ -12,6 +12,7 @@ is here already: caviar sweep digits
 Train
   sweep      Train many models until a study holds --trials of them.
   panda      Babysit one model: watch it live, steer it, go back, branch.
+  predict    Print what a trained model takes each example of a file for.
 
 Ask
   studies    List the studies of the database.
@@ -21,7 +22,7 @@ Ask
   dashboard  Show the database in optuna-dashboard, on this machine.
 
 Keep
-  export     Write a study to a .jsonl, .parquet or .csv file.
+  export     Write a study, or the model of a trial, to a file.
   import     Read a study from such a file, or studies of Optuna.
   note       Print or replace the note of a study.
   tag        Tag a study.

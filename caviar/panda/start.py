@@ -230,7 +230,7 @@ class Nursery:
         settings = _check_wishes(changes, horizon, epochs_done=parent.epoch)
         epochs = settings.pop("epochs", horizon.total(parent.epoch, parent.epoch + self.spec.epochs))
         params = {**parent.params, **settings}
-        state = self._last_state(parent)
+        state = self.last_state(parent)
         trial = Trial(
             study=self.spec.name,
             number=0,
@@ -296,8 +296,13 @@ class Nursery:
             )
         )
 
-    def _last_state(self, trial: Trial) -> TrainState:
-        """Return the state in which a finished trial ended."""
+    def last_state(self, trial: Trial) -> TrainState:
+        """Return the state in which a finished trial ended: from its checkpoints, or trained again to the same bits.
+
+        Raises:
+            CheckpointError: it cannot be had.
+            KeyboardInterrupt: interrupted while it is trained again.
+        """
         session = self.storage.sessions.get(self.spec.name, trial.number)
         trainer = self.trainer(trial.number)
         if session is not None:

@@ -64,8 +64,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, noun: str = "checkpoint"
+) -> None:
     """Write named arrays with metadata as one safetensors file, whole or not at all; for any trainable.
+
+    Args:
+        path: of the file.
+        arrays: by name.
+        metadata: text by name.
+        noun: what the file is, for messages.
 
     Raises:
         CheckpointError: the file could not be written; what `path` was before is untouched.
@@ -89,11 +97,15 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise CheckpointError(f"could not write the checkpoint {str(path)!r}: {error.strerror or error}") from error
+        raise CheckpointError(f"could not write the {noun} {str(path)!r}: {error.strerror or error}") from error
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_arrays(path: Path, *, noun: str = "checkpoint") -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and metadata of a file that `write_arrays` wrote, once its checksum is found right.
+
+    Args:
+        path: of the file.
+        noun: what it should be, for messages.
 
     Raises:
         CheckpointError: the file is missing, torn, altered, or of another format version.
@@ -103,21 +115,21 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             metadata = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {str(path)!r}") from error
+        raise CheckpointError(f"there is no {noun} {str(path)!r}") from error
     except OSError as error:
-        raise CheckpointError(f"could not read the checkpoint {str(path)!r}: {error}") from error
+        raise CheckpointError(f"could not read the {noun} {str(path)!r}: {error}") from error
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{str(path)!r} is not a whole checkpoint ({error}); use an earlier one") from error
+        raise CheckpointError(f"{str(path)!r} is not a whole {noun} ({error}); use an earlier one") from error
     version = metadata.get(_VERSION)
     if version is None:
-        raise CheckpointError(f"{str(path)!r} is a safetensors file, but no checkpoint of caviar")
+        raise CheckpointError(f"{str(path)!r} is a safetensors file, but no {noun} of caviar")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"expected {str(path)!r} in checkpoint format {FORMAT_VERSION}, found {version!r}; "
+            f"expected {str(path)!r} in {noun} format {FORMAT_VERSION}, found {version!r}; "
             "load it with the caviar that wrote it"
         )
     if metadata.pop(_CHECKSUM, None) != _checksum(arrays, metadata):
-        raise CheckpointError(f"{str(path)!r} was altered: its checksum does not match; use an earlier checkpoint")
+        raise CheckpointError(f"{str(path)!r} was altered: its checksum does not match; use an earlier {noun}")
     del metadata[_VERSION]
     return arrays, metadata
 

@@ -1,0 +1,183 @@
+"""A trained model: what a trial ended with, on its own, to judge examples that nobody has labelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caviar.data.preparation import Preparation
+from caviar.data.raw import Column
+from caviar.data.scaling import Scaling
+from caviar.errors import CheckpointError, ParamsError, ShapeError
+from caviar.execution.worker import one_thread
+from caviar.nn.inference import Inference
+from caviar.nn.kernel import choose_kernel
+from caviar.nn.network import Network
+from caviar.records import Params, Trial
+from caviar.training.checkpoint import read_arrays, write_arrays
+from caviar.training.hyperparameters import Hyperparameters
+from caviar.training.state import TrainState
+
+if TYPE_CHECKING:
+    from caviar.data.preparation import Given
+
+#: How the file of a model ends.
+SUFFIX = ".safetensors"
+#: Raised whenever an older caviar could misread what a newer one wrote.
+_FORMAT = "1"
+_NOUN = "model"
+#: Examples judged at a time: the activations of usual layers stay in the cache.
+_BLOCK = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Model:
+    """A trained network with all that it needs to judge examples; neither database nor training data is asked.
+
+    :meth:`caviar.Study.model` makes one of a trial, :func:`caviar.load_model` reads one from a file.
+    """
+
+    #: Of the trial, as STUDY/NUMBER.
+    name: str
+    params: Params
+    #: What the trial ended with.
+    metrics: Mapping[str, float]
+    epoch: int
+    #: Of the data that it was trained on.
+    fingerprint: str
+    preparation: Preparation
+    #: (P,) and (2, U), as in :class:`TrainState`.
+    parameters: np.ndarray
+    running: np.ndarray
+    step: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the C classes, in the order of the columns of :meth:`predict_proba`."""
+        return self.preparation.classes
+
+    @property
+    def network(self) -> Network:
+        """The architecture."""
+        return Hyperparameters.from_params(self.params).network(len(self.preparation.features), len(self.classes))
+
+    def predict(self, examples: Given) -> np.ndarray:
+        """Return the name of the most probable class of each example, shape (N,); see :meth:`predict_proba`."""
+        names: np.ndarray = np.array(self.classes)[self.predict_proba(examples).argmax(axis=1)]
+        return names
+
+    def predict_proba(self, examples: Given) -> np.ndarray:
+        """Return the probability of each class, shape (N, C), in the dtype of training; a row sums to 1.
+
+        Args:
+            examples: a `.csv`, `.tsv`, `.parquet` or `.npz` file, a frame, or an array of numbers, an example a row;
+                see :meth:`caviar.data.Preparation.apply`.
+
+        Raises:
+            DataError: they are not like those that were trained on.
+        """
+        x = self.preparation.apply(examples)
+        inference = Inference(self.network, self.parameters, self.running, self.step)
+        probabilities = np.empty((len(x), len(self.classes)), x.dtype)
+        with one_thread(choose_kernel("numpy")):
+            for first in range(0, len(x), _BLOCK):
+                z = inference.scores(x[first : first + _BLOCK])  # C,M
+                np.exp(z - z.max(axis=0), out=z)
+                probabilities[first : first + _BLOCK] = (z / z.sum(axis=0)).T
+        return probabilities
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a `.safetensors` file, which holds no code; what is there already is replaced.
+
+        Raises:
+            CheckpointError: the file could not be written.
+        """
+        scaling = self.preparation.scaling
+        about = {
+            "name": self.name,
+            "params": dict(self.params),
+            "metrics": dict(self.metrics),
+            "epoch": self.epoch,
+            "fingerprint": self.fingerprint,
+            "columns": [asdict(column) for column in self.preparation.columns],
+            "classes": list(self.classes),
+            "dtype": self.preparation.dtype,
+            "step": self.step,
+        }
+        arrays = {"parameters": self.parameters, "running": self.running}
+        arrays |= {"scale": scaling.scale, "mean": scaling.mean, "std": scaling.std}
+        write_arrays(Path(path), arrays, {"caviar_model": _FORMAT, "about": json.dumps(about)}, noun=_NOUN)
+
+
+def model_of(trial: Trial, state: TrainState, preparation: Preparation, fingerprint: str) -> Model:
+    """Return the model that a trial ended with."""
+    return Model(
+        name=trial.name,
+        params=trial.params,
+        metrics=trial.metrics,
+        epoch=trial.epoch,
+        fingerprint=fingerprint,
+        preparation=preparation,
+        parameters=state.parameters,
+        running=state.running,
+        step=state.step,
+    )
+
+
+def load_model(path: str | Path) -> Model:
+    """Read a model that :meth:`Model.save` or `caviar export` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, torn, altered, or no model.
+    """
+    arrays, metadata = read_arrays(Path(path), noun=_NOUN)
+    version = metadata.get("caviar_model")
+    if version is None:
+        raise CheckpointError(
+            f"{str(path)!r} is a checkpoint, and no model; write one with `caviar export STUDY/NUMBER`"
+        )
+    if version != _FORMAT:
+        raise CheckpointError(
+            f"expected {str(path)!r} in model format {_FORMAT}, found {version!r}; "
+            "load it with the caviar that wrote it"
+        )
+    try:
+        model = _from_arrays(arrays, json.loads(metadata["about"]))
+        Inference(model.network, model.parameters, model.running, model.step)
+    except (KeyError, ValueError, TypeError, ParamsError, ShapeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} does not hold together as a model ({type(error).__name__}: {error}); write it again with "
+            "`caviar export STUDY/NUMBER`"
+        ) from error
+    return model
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> Model:
+    columns = [
+        Column(column["name"], None if column["categories"] is None else tuple(column["categories"]))
+        for column in about["columns"]
+    ]
+    scaling = Scaling(arrays["scale"], arrays["mean"], arrays["std"])
+    preparation = Preparation(
+        columns=tuple(columns), classes=tuple(about["classes"]), scaling=scaling, dtype=about["dtype"]
+    )
+    shape = (len(preparation.features),)
+    found = [array.shape for array in (scaling.scale, scaling.mean, scaling.std)]
+    if found != [shape] * 3:
+        raise ValueError(f"expected scales of shape {shape}, found {found}")
+    return Model(
+        name=about["name"],
+        params=about["params"],
+        metrics=about["metrics"],
+        epoch=about["epoch"],
+        fingerprint=about["fingerprint"],
+        preparation=preparation,
+        parameters=arrays["parameters"],
+        running=arrays["running"],
+        step=about["step"],
+    )

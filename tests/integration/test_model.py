@@ -1,0 +1,183 @@
+"""Models of trials: what they say of examples, held against what training measured and against scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors import safe_open
+
+import caviar
+from caviar import Categorical, Float, SearchSpace
+from caviar.data import load_prepared
+from caviar.data.raw import RawData
+from caviar.data.sources import read_source
+from caviar.errors import CheckpointError, DataError, SettingsError, TrialNotFound
+from caviar.records import TrialState
+from caviar.study import Study, create_study
+
+N_TRIALS = 6
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with a swept study of a table with text, and one that diverges."""
+    folder = tmp_path_factory.mktemp("models")
+    rng = np.random.default_rng(0)
+    n = 400
+    width, colour = rng.normal(50.0, 20.0, n), rng.choice(["red", "green", ""], n)
+    ripe = (width > 50.0) ^ (colour == "red")
+    frame = pd.DataFrame({"width": width, "colour": colour, "ripe": np.where(ripe, "yes", "no")})
+    frame.to_csv(folder / "fruit.csv", index=False)
+    url = f"sqlite:///{folder / 'caviar.db'}"
+    space = SearchSpace(learning_rate=Float(1e-3, 0.1, scale="log"), hidden_units=Categorical("24-8", "16-16"))
+    study = create_study("fruit", space, data=folder / "fruit.csv", target="ripe", epochs=30, storage=url)
+    study.sweep(N_TRIALS, n_workers=0)
+    wild = SearchSpace(learning_rate=1e30, optimizer="sgd")
+    create_study("wild", wild, data="iris", epochs=2, storage=url).sweep(2, n_workers=0)
+    create_study("empty", data="iris", storage=url)
+    return url
+
+
+@pytest.fixture
+def fruit(url: str) -> Study:
+    """The study of the table."""
+    return caviar.load_study("fruit", storage=url)
+
+
+def raw_and_rows(study: Study) -> tuple[RawData, dict[str, np.ndarray]]:
+    """Return the data as read, and for validation and test the rows that they are; no two have the same width."""
+    raw = read_source(study.spec.data)
+    data, preparation = load_prepared(study.spec.data, study.spec.dtype)
+    scaled = preparation.scaling.apply(raw.x, None, raw.features, study.spec.dtype)
+    row_of = {value: row for row, value in enumerate(scaled[:, 0].tolist())}
+    assert len(row_of) == len(scaled)
+    parts = {"validation": data.validation, "test": data.test}
+    return raw, {name: np.array([row_of[value] for value in part.x[:, 0].tolist()]) for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("kernel", ["numpy", "compiled"])
+def test_it_says_what_training_measured(url: str, tmp_path: Path, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and accuracy of its probabilities are those of the trial, as scikit-learn counts them."""
+    from sklearn.metrics import accuracy_score, log_loss
+
+    if kernel == "compiled":
+        pytest.importorskip("numba", reason="the compiled kernel needs Numba")
+    monkeypatch.setenv("CAVIAR_KERNEL", kernel)
+    source = caviar.load_study("fruit", storage=url).spec.data.source
+    study = create_study("again", data=source, target="ripe", epochs=5, storage=f"sqlite:///{tmp_path / 'k.db'}")
+    study.sweep(3, n_workers=0)
+    raw, rows = raw_and_rows(study)
+
+    model = study.model()
+
+    best = study.best_trial
+    assert best is not None and model.name == best.name and model.classes == ("no", "yes")
+    probabilities, names = model.predict_proba(source), model.predict(source)
+    assert probabilities.shape == (400, 2) and probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-6)
+    for part, prefix in (("validation", "val"), ("test", "test")):
+        y = raw.y[rows[part]]
+        found = probabilities[rows[part]].astype(np.float64)
+        loss = log_loss(y, found / found.sum(axis=1, keepdims=True), labels=[0, 1])
+        assert loss == pytest.approx(best.metrics[f"{prefix}_loss"], rel=1e-4)
+        right = accuracy_score(np.array(raw.classes)[y], names[rows[part]])
+        assert right == pytest.approx(best.metrics[f"{prefix}_accuracy"])
+
+
+def test_it_learned_something(fruit: Study) -> None:
+    """New fruit that anyone could judge is judged right."""
+    frame = pd.DataFrame({"colour": ["red", "green", "", "red"], "width": [20.0, 80.0, 15.0, 95.0]})
+
+    assert fruit.model().predict(frame).tolist() == ["yes", "yes", "no", "no"]
+
+
+def test_each_trial_has_its_own(fruit: Study) -> None:
+    """By number or as a record, twice to the same bits, and different from another's."""
+    frame = pd.DataFrame({"colour": ["red"], "width": [20.0]})
+    trial = fruit.trials()[3]
+
+    first, again, other = fruit.model(3), fruit.model(trial), fruit.model(4)
+
+    assert np.array_equal(first.parameters, again.parameters)
+    assert np.array_equal(first.predict_proba(frame), again.predict_proba(frame))
+    assert first.name == "fruit/3" and first.params == trial.params
+    assert not np.array_equal(first.predict_proba(frame), other.predict_proba(frame))
+
+
+def test_a_file_of_it_needs_nothing_else(fruit: Study, tmp_path: Path) -> None:
+    """It comes back to the same bits, without database and data, in whatever process."""
+    model, path = fruit.model(), tmp_path / "fruit.safetensors"
+    frame = pd.DataFrame({"colour": ["red", ""], "width": [20.0, 51.0]})
+
+    model.save(path)
+    found = caviar.load_model(path)
+
+    assert np.array_equal(found.predict_proba(frame), model.predict_proba(frame))
+    assert (found.name, found.params, found.classes) == (model.name, model.params, model.classes)
+    assert found.metrics == model.metrics and found.fingerprint == fruit.spec.data.fingerprint
+    with safe_open(path, "np") as file:  # what other programs find in it
+        assert set(file.keys()) == {"parameters", "running", "scale", "mean", "std"}
+
+
+def test_a_damaged_file_is_refused(fruit: Study, tmp_path: Path) -> None:
+    """Cut anywhere, altered, or something else altogether."""
+    path = tmp_path / "fruit.safetensors"
+    fruit.model().save(path)
+    whole = path.read_bytes()
+    damaged = [whole[:n] for n in (0, 7, len(whole) // 2, len(whole) - 1)]
+    damaged.append(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"model|altered"):
+            caviar.load_model(path)
+    with pytest.raises(CheckpointError, match="there is no model"):
+        caviar.load_model(tmp_path / "none.safetensors")
+
+
+def test_a_babysat_trial_is_taken_from_where_it_ended(fruit: Study) -> None:
+    """What was done to it by hand is in its model, which its params alone would not give."""
+    with fruit.panda(2, more_epochs=4) as panda:
+        for report in panda:
+            if report.epoch == 31:
+                panda.set(learning_rate=0.5)
+    trial = fruit.storage.get_trial("fruit", panda.trial.number)
+    raw, rows = raw_and_rows(fruit)
+
+    model = fruit.model(trial)
+
+    right = (
+        model.predict(fruit.spec.data.source)[rows["validation"]] == np.array(raw.classes)[raw.y[rows["validation"]]]
+    )
+    assert trial.state is TrialState.COMPLETE and model.epoch == 34
+    assert right.mean() == pytest.approx(trial.metrics["val_accuracy"])
+    checkpoint = fruit.storage.sessions.checkpoints("fruit", trial.number)[-1]
+    assert checkpoint.epoch == 34
+
+
+def test_what_has_no_model_is_refused(url: str, fruit: Study) -> None:
+    """Trials that failed or are not there, studies without trials, and checkpoints."""
+    wild, empty = (caviar.load_study(name, storage=url) for name in ("wild", "empty"))
+
+    with pytest.raises(SettingsError, match="only a COMPLETE trial has a model to use, found wild/0 FAIL"):
+        wild.model(0)
+    for study in (wild, empty):
+        with pytest.raises(TrialNotFound, match="has no COMPLETE trial"):
+            study.model()
+    with pytest.raises(TrialNotFound, match="no trial 77"):
+        fruit.model(77)
+
+
+def test_data_that_changed_is_not_trained_on_again(tmp_path: Path) -> None:
+    """A model that is silently another would be worse than none."""
+    path, storage = tmp_path / "made.csv", f"sqlite:///{tmp_path / 'caviar.db'}"
+    path.write_text("a,label\n" + "".join(f"{i},{i % 2}\n" for i in range(40)))
+    study = create_study("made", data=path, target="label", epochs=2, storage=storage)
+    study.sweep(2, n_workers=0)
+    path.write_text("a,label\n" + "".join(f"{i},{i % 2}\n" for i in range(41)))
+
+    with pytest.raises(DataError, match="the data changed"):
+        caviar.load_study("made", storage=storage).model()
