@@ -1,4 +1,4 @@
-"""A trained model: what a trial ended with, on its own, to judge examples that nobody has labelled."""
+"""A trained model on its own, to classify examples that nobody has labelled."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import numpy as np
 from caviar.data.preparation import Preparation
 from caviar.data.raw import Column
 from caviar.data.scaling import Scaling
-from caviar.errors import CheckpointError, ParamsError, ShapeError
-from caviar.execution.worker import one_thread
-from caviar.nn.inference import Inference
-from caviar.nn.kernel import choose_kernel
+from caviar.errors import CheckpointError, DataError, ParamsError, ShapeError
+from caviar.nn.inference import BLOCK, Inference
 from caviar.nn.network import Network
+from caviar.nn.threads import one_thread
 from caviar.records import Params, Trial
 from caviar.training.checkpoint import read_arrays, write_arrays
 from caviar.training.hyperparameters import Hyperparameters
@@ -26,18 +25,15 @@ from caviar.training.state import TrainState
 if TYPE_CHECKING:
     from caviar.data.preparation import Given
 
-#: How the file of a model ends.
-SUFFIX = ".safetensors"
 #: Raised whenever an older caviar could misread what a newer one wrote.
 _FORMAT = "1"
 _NOUN = "model"
-#: Examples judged at a time: the activations of usual layers stay in the cache.
-_BLOCK = 512
+_ADVICE = "write it again: caviar export STUDY/NUMBER --to FILE.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Model:
-    """A trained network with all that it needs to judge examples; neither database nor training data is asked.
+    """A trained network with all that it needs to classify examples; neither database nor training data is asked.
 
     :meth:`caviar.Study.model` makes one of a trial, :func:`caviar.load_model` reads one from a file.
     """
@@ -55,6 +51,9 @@ class Model:
     parameters: np.ndarray
     running: np.ndarray
     step: int
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, params={dict(self.params)}, metrics={dict(self.metrics)})"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,11 +83,17 @@ class Model:
         x = self.preparation.apply(examples)
         inference = Inference(self.network, self.parameters, self.running, self.step)
         probabilities = np.empty((len(x), len(self.classes)), x.dtype)
-        with one_thread(choose_kernel("numpy")):
-            for first in range(0, len(x), _BLOCK):
-                z = inference.scores(x[first : first + _BLOCK])  # C,M
+        with one_thread("numpy"):
+            for first in range(0, len(x), BLOCK):
+                z = inference.scores(x[first : first + BLOCK])  # C,M
+                is_finite = np.isfinite(z).all(axis=0)
+                if not is_finite.all():
+                    raise DataError(
+                        "expected examples like those trained on, found the values of example "
+                        f"{first + int(np.argmin(is_finite)) + 1} so far out that its scores overflow; drop it"
+                    )
                 np.exp(z - z.max(axis=0), out=z)
-                probabilities[first : first + _BLOCK] = (z / z.sum(axis=0)).T
+                probabilities[first : first + BLOCK] = (z / z.sum(axis=0)).T
         return probabilities
 
     def save(self, path: str | Path) -> None:
@@ -135,11 +140,12 @@ def load_model(path: str | Path) -> Model:
     Raises:
         CheckpointError: the file is missing, torn, altered, or no model.
     """
-    arrays, metadata = read_arrays(Path(path), noun=_NOUN)
+    arrays, metadata = read_arrays(Path(path), noun=_NOUN, advice=_ADVICE)
     version = metadata.get("caviar_model")
     if version is None:
         raise CheckpointError(
-            f"{str(path)!r} is a checkpoint, and no model; write one with `caviar export STUDY/NUMBER`"
+            f"{str(path)!r} is a checkpoint, and no model; write that of its trial: "
+            "caviar export STUDY/NUMBER --to FILE.safetensors"
         )
     if version != _FORMAT:
         raise CheckpointError(
@@ -151,8 +157,7 @@ def load_model(path: str | Path) -> Model:
         Inference(model.network, model.parameters, model.running, model.step)
     except (KeyError, ValueError, TypeError, ParamsError, ShapeError) as error:
         raise CheckpointError(
-            f"{str(path)!r} does not hold together as a model ({type(error).__name__}: {error}); write it again with "
-            "`caviar export STUDY/NUMBER`"
+            f"{str(path)!r} does not hold together as a model ({type(error).__name__}: {error}); {_ADVICE}"
         ) from error
     return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import caviar
 from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, make_sweep_executor, spool_folder
-from caviar.data import default_source, load_dataset, load_prepared, resolve
-from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound, TrialNotFound
+from caviar.data import Preparation, default_source, load_dataset, load_prepared, resolve
+from caviar.errors import DataError, SettingsError, SpaceError, StudyMismatch, StudyNotFound, TrialNotFound
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import choose_kernel, kernel_name
 from caviar.records import (
@@ -56,10 +57,10 @@ class Study:
     Make one with :func:`create_study` or :func:`load_study`. It holds no trials: each question goes to the database.
     """
 
-    def __init__(self, spec: StudySpec, storage: Storage, data: Dataset | None = None) -> None:
+    def __init__(self, spec: StudySpec, storage: Storage, prepared: tuple[Dataset, Preparation] | None = None) -> None:
         self.spec = spec
         self.storage = storage
-        self._data = data
+        self._prepared = prepared
 
     def __repr__(self) -> str:
         return f"Study({self.spec.name!r}, data={self.spec.data.source!r}, seed={self.spec.seed})"
@@ -74,11 +75,10 @@ class Study:
         """The data, loaded when first used and checked against the fingerprint.
 
         Raises:
-            DataError: it changed since the study was created.
+            DataNotFound: it is no longer there.
+            DataError: it changed since the study was created, or the study names none.
         """
-        if self._data is None:
-            self._data = load_dataset(self.spec.data, self.spec.dtype)
-        return self._data
+        return self._load()[0]
 
     @property
     def best_trial(self) -> Trial | None:
@@ -220,24 +220,25 @@ class Study:
         self,
         trial: Trial | int | None = None,
         *,
-        on_event: Callable[[str], None] = lambda line: None,
+        on_event: Callable[[str], None] | None = None,
         is_interrupted: Callable[[], bool] = lambda: False,
     ) -> Model:
-        """Return the network that a trial ended with, to judge examples: `study.model().predict("new.csv")`.
+        """Return the network that a trial ended with, to use it: `study.model().predict("new.csv")`.
 
         A sweep keeps no networks, since a trial of one is trained again to the same bits in the time that it took; one
         that was babysat comes from its last checkpoint.
 
         Args:
             trial: a COMPLETE one, or its number; None is the best.
-            on_event: called with each thing that people should know, as one line.
+            on_event: called with each thing that people should know, as one line; None warns of what is amiss.
             is_interrupted: asked now and then whether to give up.
 
         Raises:
             TrialNotFound: there is no such trial, or none that is COMPLETE.
             SettingsError: it has not ended well.
-            DataError: the data changed since the study was created.
+            DataNotFound, DataError: the data is no longer there, or changed since the study was created.
             CheckpointError: its last state cannot be had.
+            KeyboardInterrupt: interrupted.
         """
         from caviar.model import model_of
 
@@ -246,13 +247,15 @@ class Study:
             raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial, so it has no best one; sweep it first")
         if chosen.state is not TrialState.COMPLETE:
             raise SettingsError(f"only a COMPLETE trial has a model to use, found {chosen.name} {chosen.state}")
-        self._data, preparation = load_prepared(self.spec.data, self.spec.dtype)
-        nursery = self._nursery(None, on_event=on_event, is_interrupted=is_interrupted)
+        data, preparation = self._load()
+        nursery = self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted)
         try:
             state = nursery.last_state(chosen)
         finally:
             nursery.executor.close()
-        return model_of(chosen, state, preparation, self._data.fingerprint)
+        if is_interrupted():  # while what cannot be interrupted was done
+            raise KeyboardInterrupt
+        return model_of(chosen, state, preparation, data.fingerprint)
 
     def replay(self, trial: Trial | int, *, address: str | None = None) -> Replay:
         """Train a babysat trial again with its interventions, and tell whether it is the same to the bit.
@@ -283,6 +286,15 @@ class Study:
             return compare(nursery, _number(trial))
         finally:
             nursery.executor.close()
+
+    def _load(self) -> tuple[Dataset, Preparation]:
+        if self._prepared is None:
+            if not self.spec.data.source:
+                raise DataError(
+                    f"study {self.name!r} was made through Optuna and names no data; nothing can be trained for it here"
+                )
+            self._prepared = load_prepared(self.spec.data, self.spec.dtype)
+        return self._prepared
 
     def _nursery(self, address: str | None, **settings: Any) -> Nursery:
         from caviar.panda.start import Nursery
@@ -363,9 +375,9 @@ def create_study(
         raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")
     if found is None:
         spec = _new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
-        dataset = load_dataset(spec.data, spec.dtype)
-        spec = replace(spec, data=replace(spec.data, fingerprint=dataset.fingerprint))
-        return Study(opened.create_study(spec), opened, dataset)
+        prepared = load_prepared(spec.data, spec.dtype)
+        spec = replace(spec, data=replace(spec.data, fingerprint=prepared[0].fingerprint))
+        return Study(opened.create_study(spec), opened, prepared)
     if data is not None:
         asked["data"] = _found_data(resolve(data, target), found)
     elif target is not None:
@@ -377,6 +389,12 @@ def create_study(
         opened.add_space(name, asked["space"])
         found = opened.get_study(name)
     return Study(found, opened)
+
+
+def _warn(line: str) -> None:
+    """Let Python warn of an event that is a warning."""
+    if line.startswith("WARNING: "):
+        warnings.warn(line.removeprefix("WARNING: "), stacklevel=2)
 
 
 def _number(trial: Trial | int) -> int:

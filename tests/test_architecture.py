@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "training": MATHS,
     "data": {*MATHS, "training"},
     "execution": {*MATHS, "training"},
-    "model": {*MATHS, "training", "data", "execution"},
+    "model": {*MATHS, "training", "data"},
     "search": {*RECORDS, "space"},
     "storage": {*RECORDS, "space"},
     "recorder": {*RECORDS, "storage"},

@@ -42,6 +42,9 @@ SortKey = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_refuse_
 #: A text of the user's, which may begin with a minus.
 Text = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_refuse_option)]
 
+#: How the file of a model ends.
+MODEL_SUFFIX = ".safetensors"
+
 #: Words for an `epochs` without end.
 _ENDLESS = ("none", "until-stopped")
 

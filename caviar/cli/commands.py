@@ -167,12 +167,16 @@ def show(
 
 # Loaded when they are used.
 app.command("caviar.cli.panda:panda", name="panda")
-app.command("caviar.cli.model:predict", help="Print what a trained model takes each example of a file for.")
+app.command("caviar.cli.model:predict", help="Print the class that a model predicts for each example of a file.")
 app.command(
     "caviar.cli.database:sql", help="Run one SQL statement that reads, best over the views v_trials, v_best, ..."
 )
 app.command("caviar.cli.database:export", help="Write STUDY, or the model of a trial, to a file.")
-app.command("caviar.cli.database:import_", name="import", help="Read a study from such a file, or studies of Optuna.")
+app.command(
+    "caviar.cli.database:import_",
+    name="import",
+    help="Read a study from a .jsonl, .parquet or .csv file, or studies of Optuna.",
+)
 app.command("caviar.cli.database:dashboard", help="Show the database in optuna-dashboard, on this machine.")
 app.command("caviar.cli.database:delete", help="Delete STUDY with all its trials.")
 app.command("caviar.cli.database:rename", help="Give STUDY another name.")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from caviar.bootstrap import make_storage, storage_url
-from caviar.cli.arguments import Storage, Text
+from caviar.cli.arguments import MODEL_SUFFIX, Storage, Text
 from caviar.errors import SettingsError
 
 
@@ -52,7 +52,7 @@ def export(study: str, /, *, to: Path, storage: Storage = None) -> int:
     to
         FILE.jsonl or FILE.parquet, with all reports, FILE.csv, without them, or FILE.safetensors, a model.
     """
-    if to.suffix == ".safetensors":
+    if to.suffix.lower() == MODEL_SUFFIX:
         from caviar.cli.model import export_model
 
         return export_model(study, to, storage)

@@ -37,6 +37,16 @@ def print_rows(rows: Sequence[Row], format: str, columns: Sequence[str], empty: 
         _print_parquet(rows, _columns(rows) or columns)
 
 
+def check_terminal(format: str) -> None:
+    """Refuse what a terminal cannot show, before any work is done for it.
+
+    Raises:
+        SettingsError: parquet would go to a terminal.
+    """
+    if format == "parquet" and sys.stdout.isatty():
+        raise SettingsError("parquet is binary and stdout is a terminal; send it to a file: caviar ... > FILE")
+
+
 def _print_csv(rows: Sequence[Row], names: Sequence[str]) -> None:
     plain = csv.writer(sys.stdout, lineterminator="\n")
     # Readers end a line at a carriage return too, which Python does not quote where lines end in another.
@@ -73,8 +83,7 @@ def _print_parquet(rows: Sequence[Row], names: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if sys.stdout.isatty():
-        raise SettingsError("parquet is binary and stdout is a terminal; send it to a file: caviar query ... > FILE")
+    check_terminal("parquet")
     columns = {name: [row.get(name) for row in rows] for name in names}
     try:
         table = pa.table(columns)

@@ -12,7 +12,7 @@ is here already: caviar sweep digits
 Train
   sweep      Train many models until a study holds --trials of them.
   panda      Babysit one model: watch it live, steer it, go back, branch.
-  predict    Print what a trained model takes each example of a file for.
+  predict    Print the class that a model predicts for each example.
 
 Ask
   studies    List the studies of the database.
@@ -23,7 +23,7 @@ Ask
 
 Keep
   export     Write a study, or the model of a trial, to a file.
-  import     Read a study from such a file, or studies of Optuna.
+  import     Read an exported study, or studies of Optuna.
   note       Print or replace the note of a study.
   tag        Tag a study.
   rename     Give a study another name.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from caviar.cli.arguments import Storage, split_trial_name
-from caviar.cli.formats import print_rows
+from caviar.cli.arguments import MODEL_SUFFIX, Storage, split_trial_name
+from caviar.cli.formats import check_terminal, print_rows
 from caviar.cli.interrupt import interruptible
-from caviar.model import SUFFIX, Model, load_model
+from caviar.data import resolve
+from caviar.errors import SettingsError
+from caviar.model import Model, load_model
 from caviar.study import load_study
 
 
@@ -24,29 +27,30 @@ def predict(
     format: Literal["table", "json", "csv", "parquet"] = "table",
     storage: Storage = None,
 ) -> int:
-    """Print what a trained model takes each of EXAMPLES for, in their order.
+    """Print the class that a trained model predicts for each of EXAMPLES, in their order.
 
     Parameters
     ----------
     model
         STUDY, whose best trial it is, STUDY/NUMBER, or FILE.safetensors that `caviar export` wrote.
     examples
-        A .csv, .parquet or .npz file like that trained on; labels need not be there, nor are they looked at.
+        A .csv, .parquet or .npz file with the columns of the training data; labels are not looked at.
     probabilities
         Print the probability of each class, too.
     format
         How to print them; parquet needs stdout to be a file or pipe.
     """
-    found = load_model(model) if model.endswith(SUFFIX) else trained_model(model, storage)
-    found_probabilities = found.predict_proba(examples)
+    check_terminal(format)
+    resolve(examples)  # a mistyped name is told before a model is trained
+    found = load_model(model) if Path(model).suffix.lower() == MODEL_SUFFIX else trained_model(model, storage)
+    probability = found.predict_proba(examples)
     rows: list[dict[str, Any]] = []
-    for number, values in enumerate(found_probabilities.tolist(), 1):
-        best = max(range(len(values)), key=values.__getitem__)
-        row = {"example": number, "predicted": found.classes[best], "probability": values[best]}
+    for index, (values, best) in enumerate(zip(probability.tolist(), probability.argmax(axis=1).tolist(), strict=True)):
+        row = {"example": index + 1, "predicted": found.classes[best], "probability": values[best]}
         if probabilities:
             row |= {f"probability of {name}": value for name, value in zip(found.classes, values, strict=True)}
         rows.append(row)
-    print_rows(rows, format, ("example", "predicted", "probability"), "no examples")
+    print_rows(rows, format, tuple(rows[0]), "")
     return 0
 
 
@@ -66,9 +70,11 @@ def trained_model(name: str, url: str | None) -> Model:
 
 def export_model(name: str, to: Path, url: str | None) -> int:
     """Write the model of a trial, or of the best one of a study, to a file."""
+    if not to.parent.is_dir():  # told before it is trained
+        raise SettingsError(f"there is no folder {str(to.parent)!r} to write {to.name!r} to; make it")
     model = trained_model(name, url)
     model.save(to)
-    _say(f"it is in {str(to)!r}; caviar predict {to} EXAMPLES")
+    _say(f"it is in {str(to)!r}; to use it: caviar predict {shlex.quote(str(to))} EXAMPLES")
     return 0
 
 

@@ -7,6 +7,7 @@ import itertools
 import re
 import warnings
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,16 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,308}")
 _INDEX_PREFIX = "__index_level_"
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
     """Read UTF-8 text with a header line.
 
     The delimiter is the one of `,` `;` tab `|` that gives the header most columns. An unnamed first column
     (the row index that pandas and R write) is left out. In text columns only an empty field is missing: `NA` and
     `None` are words there, but missing values among numbers.
+
+    Args:
+        path: of the file.
+        text: names of columns that are text, whatever they look like.
 
     Raises:
         DataError: the file cannot be read as such a table.
@@ -38,7 +43,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     try:
         header = _read_header(path)
-        frame = _read_body(path, header)
+        frame = _read_body(path, header, text)
     except DataError:
         raise
     except UnicodeDecodeError as error:
@@ -48,7 +53,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     # pandas' own errors are ValueErrors
     except (OSError, ValueError, OverflowError, csv.Error, pd.errors.ParserWarning) as error:
         raise DataError(f"cannot read {str(path)!r} as a table: {one_line(error)}") from error
-    frame = _wide_integers(frame)
+    frame = _wide_integers(frame, [index for index, name in enumerate(header.names) if name not in text])
     names = header.names
     if not names[0]:
         frame, names = frame.iloc[:, 1:], names[1:]
@@ -100,7 +105,7 @@ def _read_header(path: Path) -> _Header:
     return best
 
 
-def _read_body(path: Path, header: _Header) -> pd.DataFrame:
+def _read_body(path: Path, header: _Header, text: Collection[str]) -> pd.DataFrame:
     """The rows below the header, columns named 0, 1, ..."""
     import pandas as pd
 
@@ -122,20 +127,23 @@ def _read_body(path: Path, header: _Header) -> pd.DataFrame:
         frame = pd.read_csv(path, **options)
         words = [
             column
-            for column in frame.columns
-            if frame[column].dtype.kind not in "biuf" and frame[column].isna().any() and not _is_bool(frame[column])
+            for column, name in zip(frame.columns, header.names, strict=True)
+            if name in text
+            or (frame[column].dtype.kind not in "biuf" and frame[column].isna().any() and not _is_bool(frame[column]))
         ]
         if words:
             exact = {"usecols": words, "dtype": str, "keep_default_na": False, "na_values": [""]}
-            frame[words] = pd.read_csv(path, **options, **exact)[words]
+            exactly = pd.read_csv(path, **options, **exact)
+            for column in words:
+                frame[column] = exactly[column]
     return frame
 
 
-def _wide_integers(frame: pd.DataFrame) -> pd.DataFrame:
+def _wide_integers(frame: pd.DataFrame, columns: Iterable[int]) -> pd.DataFrame:
     """Make numbers of columns that pandas left as text because they hold whole numbers beyond 64 bits."""
     import pandas as pd
 
-    for column in frame.columns:
+    for column in columns:
         if frame[column].dtype.kind in "biuf" or frame[column].isna().any():
             continue
         words = [str(value) for value in frame[column]]

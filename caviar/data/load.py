@@ -39,7 +39,7 @@ def load_dataset(spec: DataSpec, dtype: str = "float32") -> Dataset:
 
 
 def load_prepared(spec: DataSpec, dtype: str = "float32") -> tuple[Dataset, Preparation]:
-    """Load the same, and with it how it was prepared, to prepare other examples alike; see :func:`load_dataset`."""
+    """Return what :func:`load_dataset` does, and how it was prepared, for other examples."""
     if dtype not in _DTYPES:
         raise SettingsError(f"expected dtype {' or '.join(map(repr, _DTYPES))}, found {dtype!r}")
     raw = read_source(spec)

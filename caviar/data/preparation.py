@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from caviar.data.raw import Column, check_finite
+from caviar.data.raw import Column, check_finite, check_numeric
 from caviar.data.scaling import Scaling
 from caviar.data.sources import read_columns
 from caviar.errors import DataError
@@ -42,9 +42,9 @@ class Preparation:
         """Return the features of examples, encoded and standardised as the training part was, shape (N, D).
 
         Args:
-            examples: a `.csv`, `.tsv`, `.parquet` or `.npz` file, or whatever else can be trained on, or a frame;
-                columns are found by name, and labels need not be there, nor are they looked at. Or an array of numbers,
-                an example a row, in the order of the training data's columns.
+            examples: a `.csv`, `.tsv` or `.parquet` file, a frame of pandas or what has `to_pandas`, a data set's name
+                or an IDX folder: columns are found by name, and labels are not looked at. Or an array of numbers or an
+                `.npz` file with one, an example a row, in the order of the training data's columns.
 
         Raises:
             DataNotFound: there is no such file.
@@ -65,19 +65,16 @@ class Preparation:
         """Return features as they are before they are standardised, and what to call them in messages."""
         if isinstance(examples, str | Path):
             return read_columns(examples, self.columns), repr(str(examples))
+        if hasattr(examples, "to_pandas"):  # a table of Arrow or Polars
+            examples = examples.to_pandas()
         if hasattr(examples, "columns"):
             from caviar.data.tables import encode_rows
 
             return encode_rows(examples, self.columns, "the frame"), "the frame"
+        check_numeric(self.columns, "an array")
         return self._numbers(examples), "the array"
 
     def _numbers(self, examples: np.ndarray | Sequence[Any]) -> np.ndarray:
-        words = next((column.name for column in self.columns if column.categories is not None), None)
-        if words is not None:
-            raise DataError(
-                f"expected a table, since column {words!r} of the training data is text, found an array; give a frame "
-                "or a file with its columns"
-            )
         try:
             x = np.asarray(examples)
         except ValueError as error:

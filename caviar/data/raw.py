@@ -133,6 +133,20 @@ def fingerprint(raw: RawData) -> str:
     return digest.hexdigest()[:_FINGERPRINT_DIGITS]
 
 
+def check_numeric(columns: tuple[Column, ...], where: str) -> None:
+    """Refuse examples without names of columns where some of these are text.
+
+    Raises:
+        DataError: one is.
+    """
+    words = next((column.name for column in columns if column.categories is not None), None)
+    if words is not None:
+        raise DataError(
+            f"expected a table, since column {words!r} of the training data is text, found {where}; give a frame or a "
+            "file whose columns have names"
+        )
+
+
 def listed(names: tuple[str, ...] | list[str]) -> str:
     """Names quoted and joined for a message, cut where there are many."""
     shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import numpy as np
 from caviar.data.arrays import read_features, read_npz
 from caviar.data.files import read_csv, read_parquet
 from caviar.data.idx import read_idx_folder
-from caviar.data.raw import Column, RawData, listed
+from caviar.data.raw import Column, RawData, check_numeric, listed
 from caviar.data.tables import encode_rows, encode_table
 from caviar.errors import DataError, DataNotFound
 from caviar.records import DataSpec
@@ -118,11 +119,11 @@ def read_columns(source: str | Path, columns: tuple[Column, ...]) -> np.ndarray:
     """Read the features of examples, whose labels are not looked at and need not be there.
 
     Args:
-        source: as `resolve` takes it.
-        columns: that the features were made of in training: of a table, found by name; else by their order.
+        source: as `resolve` takes it; an IDX folder holds labels, too.
+        columns: that the features were made of in training, found by name; in an `.npz` file, by their order.
 
     Returns:
-        Features, any real or bool dtype, shape (N, D'); D' may be another than that of the columns.
+        Features, any real or bool dtype, shape (N, D); of an `.npz` file D may be another.
 
     Raises:
         DataNotFound: it is not there.
@@ -131,14 +132,32 @@ def read_columns(source: str | Path, columns: tuple[Column, ...]) -> np.ndarray:
     spec = resolve(source)
     path = Path(spec.source)
     if spec.source in NAMES or path.is_dir():
-        return read_source(spec).x
+        return _by_name(read_source(spec), columns, str(source))
     if path.suffix.lower() == ".npz":
+        check_numeric(columns, f"array 'X' of {str(source)!r}")
         return read_features(path)
-    return encode_rows(_read_table(path), columns, str(source))
+    text = [column.name for column in columns if column.categories is not None]
+    return encode_rows(_read_table(path, text), columns, repr(str(source)))
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    return read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
+def _read_table(path: Path, text: Collection[str] = ()) -> pd.DataFrame:
+    return read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path, text)
+
+
+def _by_name(raw: RawData, columns: tuple[Column, ...], source: str) -> np.ndarray:
+    """Return the features that columns of numbers have the names of."""
+    check_numeric(columns, repr(source))
+    names = tuple(column.name for column in columns)
+    if names == raw.features:
+        return raw.x
+    places = {name: place for place, name in enumerate(raw.features)}
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise DataError(
+            f"expected the columns that the model was trained on in {source!r}, found none named {listed(missing)}; "
+            f"its columns are {listed(raw.features)}"
+        )
+    return raw.x[:, [places[name] for name in names]]
 
 
 def _read_digits() -> RawData | None:

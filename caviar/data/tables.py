@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caviar.data.labels import check_missing, encode_labels
-from caviar.data.raw import MISSING, Column, RawData, check_finite, listed
+from caviar.data.raw import MISSING, Column, RawData, listed
 from caviar.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,30 +82,31 @@ def encode_table(frame: pd.DataFrame, target: str | None, path: str, name: str) 
     )
 
 
-def encode_rows(frame: pd.DataFrame, columns: tuple[Column, ...], path: str) -> np.ndarray:
-    """Turn rows of another table into the features that columns became when they were learned.
+def encode_rows(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> np.ndarray:
+    """Turn rows of another table into the features that columns became in training.
 
     Args:
-        frame: N rows; columns beyond those that were learned are not looked at.
-        columns: learned by :func:`encode_table`.
-        path: where the table comes from, for messages.
+        frame: N rows; columns that were not trained on are not looked at.
+        columns: of the training data, from :func:`encode_table`.
+        where: what to call the table in messages.
 
     Returns:
         Features, float64, shape (N, D).
 
     Raises:
-        DataError: a column is missing, or holds what was not there when it was learned.
+        DataError: a column is missing, or holds what was not there in training.
     """
+    frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
     counts = Counter(frame.columns)
     missing = [column.name for column in columns if not counts[column.name]]
     if missing:
         raise DataError(
-            f"expected the columns that the model was trained on in {path!r}, found none named {listed(missing)}; "
+            f"expected the columns that the model was trained on in {where}, found none named {listed(missing)}; "
             f"its columns are {listed([str(name) for name in frame.columns])}"
         )
     twice = [column.name for column in columns if counts[column.name] > 1]
     if twice:
-        raise DataError(f"expected distinct column names in {path!r}, found twice: {listed(twice)}; rename them")
+        raise DataError(f"expected distinct column names in {where}, found twice: {listed(twice)}; rename them")
     features: list[np.ndarray] = []
     for column in columns:
         series = _plain(frame[column.name])
@@ -114,12 +115,10 @@ def encode_rows(frame: pd.DataFrame, columns: tuple[Column, ...], path: str) -> 
             continue
         if _kind(series) != "number":
             raise DataError(
-                f"expected numbers in column {column.name!r} of {path!r}, as the model was trained on, found "
+                f"expected numbers in column {column.name!r} of {where}, as the model was trained on, found "
                 f"{_kind(series)} such as {next(iter(series.dropna()), None)!r:.40}; convert them"
             )
-        values = _numbers(series)
-        check_finite(values[:, None], (column.name,))
-        features.append(values)
+        features.append(_numbers(series))
     return _joined(features)
 
 
@@ -218,7 +217,7 @@ def _text(series: pd.Series[Any]) -> np.ndarray:
 
 
 def _known_words(series: pd.Series[Any], column: Column) -> np.ndarray:
-    """A column of another table as the words that it was learned with; whole numbers and truth values are words too."""
+    """A column of another table as the words of the training data; whole numbers and truth values are words too."""
     kind, categories = _kind(series), column.categories or ()
     if kind == "number":  # a file without words does not say that they could be some
         pairs = zip(series.astype(object), series.isna(), strict=True)

@@ -6,15 +6,15 @@ import os
 import socket
 import time
 import traceback
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from caviar.execution.base import Bar, Outcomes, Slice, TrialOutcome, TrialTask
 from caviar.nn.kernel import Kernel, choose_kernel
+from caviar.nn.threads import one_thread
 from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
 from caviar.training.advance import advance, initial_state, test_metrics
 from caviar.training.dataset import Dataset
@@ -26,7 +26,7 @@ def run_slice(slice: Slice, data: Dataset) -> list[TrialOutcome]:
     An exception in a trial is its outcome; the others are trained as if it had not been there.
     """
     kernel, bar, outcomes = choose_kernel(slice.kernel), slice.bar, Outcomes()
-    with one_thread(kernel):
+    with one_thread(kernel.name):
         for task in slice.tasks:
             outcome = _run_task(task, bar, data, kernel)
             outcomes.append(outcome)
@@ -35,26 +35,9 @@ def run_slice(slice: Slice, data: Dataset) -> list[TrialOutcome]:
     return outcomes
 
 
-def one_thread(kernel: Kernel) -> AbstractContextManager[object]:
-    """Give the BLAS one thread meanwhile: more change the last bits, and two workers would fight over the cores."""
-    # NumPy and SciPy bring a BLAS each; a kernel has loaded its own once it is chosen
-    limit: AbstractContextManager[object] = _threadpools(kernel.name).limit(limits=1)
-    return limit
-
-
-def blas_threads() -> int:
-    """Return how many threads the BLAS of this process would use."""
-    return max((library.num_threads for library in ThreadpoolController().lib_controllers), default=1)
-
-
 def _is_promising(task: TrialTask, bar: Bar | None, reports: Reports, data: Dataset) -> bool:
     """Return whether a trial may be the best one; the state that is kept belongs to one that goes on."""
     return bar is not None and not task.keep_state and bar.is_reached(reports.last) and len(data.test) > 0
-
-
-@cache
-def _threadpools(kernel: str) -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 @cache

@@ -8,6 +8,9 @@ from caviar.nn.kernel import RUNNING_WEIGHT
 from caviar.nn.layers import BATCH_NORM_EPSILON
 from caviar.nn.network import Network
 
+#: Examples at a time: the activations of usual layers stay in the cache.
+BLOCK = 512
+
 
 class Inference:
     """A model whose batch norm is folded into one scale and shift a unit.
@@ -38,11 +41,12 @@ class Inference:
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Return the class scores of examples, (M, D) -> (C, M): the logarithms of the odds but for a constant."""
         a = x.T  # D,M
-        for W, scale_column, shift_column in self._folded:
-            a = W @ a  # H,M
-            a *= scale_column
-            a += shift_column
-            np.maximum(a, 0, out=a)
-        z: np.ndarray = self._output.W @ a  # C,M
-        z += self._output.b[:, None]
+        with np.errstate(all="ignore"):
+            for W, scale_column, shift_column in self._folded:
+                a = W @ a  # H,M
+                a *= scale_column
+                a += shift_column
+                np.maximum(a, 0, out=a)
+            z: np.ndarray = self._output.W @ a  # C,M
+            z += self._output.b[:, None]
         return z

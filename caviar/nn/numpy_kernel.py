@@ -6,14 +6,11 @@ import itertools
 
 import numpy as np
 
-from caviar.nn.inference import Inference
+from caviar.nn.inference import BLOCK, Inference
 from caviar.nn.kernel import RUNNING_WEIGHT, Update
 from caviar.nn.layers import BATCH_NORM_EPSILON
 from caviar.nn.network import Network
 from caviar.nn.optimizers import UPDATES
-
-#: Examples evaluated at a time: the activations of usual layers stay in the cache.
-_EVALUATION_BLOCK = 512
 
 
 class NumpyKernel:
@@ -71,9 +68,9 @@ class NumpyKernel:
         with np.errstate(all="ignore"):
             inference = Inference(network, parameters, running, step)
             loss_sum, n_correct = 0.0, 0
-            for first in range(0, len(x), _EVALUATION_BLOCK):
-                labels = y[first : first + _EVALUATION_BLOCK]  # M
-                z = inference.scores(x[first : first + _EVALUATION_BLOCK])  # C,M
+            for first in range(0, len(x), BLOCK):
+                labels = y[first : first + BLOCK]  # M
+                z = inference.scores(x[first : first + BLOCK])  # C,M
                 n_correct += int(np.count_nonzero(z.argmax(axis=0) == labels))
                 z -= z.max(axis=0)
                 true = z[labels, np.arange(len(labels))]  # M

@@ -301,7 +301,7 @@ class Nursery:
 
         Raises:
             CheckpointError: it cannot be had.
-            KeyboardInterrupt: interrupted while it is trained again.
+            KeyboardInterrupt: interrupted between two epochs of training it again.
         """
         session = self.storage.sessions.get(self.spec.name, trial.number)
         trainer = self.trainer(trial.number)
@@ -311,8 +311,8 @@ class Nursery:
             return end_state(revived, trial, trainer)
         if trial.parent is not None:
             raise CheckpointError(
-                f"{trial.name} goes on from {trial.parent}, and its own states are not here: it was imported; start "
-                "from a trial of a sweep"
+                f"the last state of {trial.name} cannot be had: it goes on from {trial.parent}, and its own states are "
+                "not here, as it was imported; use a trial of a sweep"
             )
         if trial.epoch:
             self.on_event(f"training {trial.name} again to its epoch {trial.epoch}")
@@ -338,7 +338,7 @@ class Nursery:
             recorded = trial.metrics.get(name, value)
             if not math.isclose(value, recorded, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
                 raise CheckpointError(
-                    f"{trial.name} cannot be gone on from: trained again from its params, it ends with {name} "
+                    f"the last state of {trial.name} cannot be had: trained again from its params, it ends with {name} "
                     f"{value:.6g}, not {recorded:.6g}; it was steered or trained elsewhere, and its states are not here"
                 )
             if value != recorded:

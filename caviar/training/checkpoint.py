@@ -100,12 +100,15 @@ def write_arrays(
         raise CheckpointError(f"could not write the {noun} {str(path)!r}: {error.strerror or error}") from error
 
 
-def read_arrays(path: Path, *, noun: str = "checkpoint") -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_arrays(
+    path: Path, *, noun: str = "checkpoint", advice: str = "use an earlier one"
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and metadata of a file that `write_arrays` wrote, once its checksum is found right.
 
     Args:
         path: of the file.
         noun: what it should be, for messages.
+        advice: what to do where it is damaged.
 
     Raises:
         CheckpointError: the file is missing, torn, altered, or of another format version.
@@ -119,17 +122,17 @@ def read_arrays(path: Path, *, noun: str = "checkpoint") -> tuple[dict[str, np.n
     except OSError as error:
         raise CheckpointError(f"could not read the {noun} {str(path)!r}: {error}") from error
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{str(path)!r} is not a whole {noun} ({error}); use an earlier one") from error
+        raise CheckpointError(f"{str(path)!r} is not a whole {noun} ({error}); {advice}") from error
     version = metadata.get(_VERSION)
     if version is None:
         raise CheckpointError(f"{str(path)!r} is a safetensors file, but no {noun} of caviar")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"expected {str(path)!r} in {noun} format {FORMAT_VERSION}, found {version!r}; "
+            f"expected {str(path)!r} in file format {FORMAT_VERSION}, found {version!r}; "
             "load it with the caviar that wrote it"
         )
     if metadata.pop(_CHECKSUM, None) != _checksum(arrays, metadata):
-        raise CheckpointError(f"{str(path)!r} was altered: its checksum does not match; use an earlier {noun}")
+        raise CheckpointError(f"{str(path)!r} was altered: its checksum does not match; {advice}")
     del metadata[_VERSION]
     return arrays, metadata
 

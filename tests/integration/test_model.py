@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from caviar.data.sources import read_source
 from caviar.errors import CheckpointError, DataError, SettingsError, TrialNotFound
 from caviar.records import TrialState
 from caviar.study import Study, create_study
+from caviar.training.checkpoint import read_arrays, write_arrays
 
 N_TRIALS = 6
 
@@ -45,6 +47,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
 def fruit(url: str) -> Study:
     """The study of the table."""
     return caviar.load_study("fruit", storage=url)
+
+
+def tmp_path_of(study: Study) -> Path:
+    """Return the folder of a study's data."""
+    return Path(study.spec.data.source).parent
 
 
 def raw_and_rows(study: Study) -> tuple[RawData, dict[str, np.ndarray]]:
@@ -88,10 +95,36 @@ def test_it_says_what_training_measured(url: str, tmp_path: Path, kernel: str, m
 
 
 def test_it_learned_something(fruit: Study) -> None:
-    """New fruit that anyone could judge is judged right."""
+    """New fruit that anyone could tell is told right."""
     frame = pd.DataFrame({"colour": ["red", "green", "", "red"], "width": [20.0, 80.0, 15.0, 95.0]})
 
     assert fruit.model().predict(frame).tolist() == ["yes", "yes", "no", "no"]
+
+
+@pytest.mark.parametrize(("layers", "dtype"), [(0, "float64"), (3, "float32")])
+def test_many_examples_are_classified_as_each_alone(tmp_path: Path, layers: int, dtype: str) -> None:
+    """In whatever blocks they are computed, of a softmax regression and of a deep network."""
+    space = SearchSpace(hidden_units=12, layers=layers)
+    study = create_study("digits", space, epochs=2, dtype=dtype, storage=f"sqlite:///{tmp_path / 'caviar.db'}")
+    study.sweep(1, n_workers=0)
+    model, x = study.model(), read_source(study.spec.data).x
+
+    probabilities = model.predict_proba(x)
+
+    assert probabilities.shape == (1797, 10) and probabilities.dtype == dtype
+    alone = np.concatenate([model.predict_proba(x[row : row + 1]) for row in range(0, 1797, 97)])
+    np.testing.assert_allclose(probabilities[::97], alone, rtol=1e-4, atol=1e-6)
+    assert np.array_equal(model.predict("digits"), model.predict(x))
+
+
+def test_an_example_that_no_float_can_classify_is_named(fruit: Study) -> None:
+    """Instead of a class that was made of NaN."""
+    frame = pd.DataFrame({"colour": ["red", "red"], "width": [20.0, 1e39]})
+    model = fruit.model()
+    large = replace(model, parameters=model.parameters * np.float32(1e3))
+
+    with pytest.raises(DataError, match="values of example 2 so far out"):
+        large.predict(frame)
 
 
 def test_each_trial_has_its_own(fruit: Study) -> None:
@@ -108,7 +141,7 @@ def test_each_trial_has_its_own(fruit: Study) -> None:
 
 
 def test_a_file_of_it_needs_nothing_else(fruit: Study, tmp_path: Path) -> None:
-    """It comes back to the same bits, without database and data, in whatever process."""
+    """It comes back to the same bits, without database and data."""
     model, path = fruit.model(), tmp_path / "fruit.safetensors"
     frame = pd.DataFrame({"colour": ["red", ""], "width": [20.0, 51.0]})
 
@@ -138,6 +171,29 @@ def test_a_damaged_file_is_refused(fruit: Study, tmp_path: Path) -> None:
         caviar.load_model(tmp_path / "none.safetensors")
 
 
+def test_a_file_of_another_kind_is_refused(fruit: Study, tmp_path: Path) -> None:
+    """A checkpoint, a model of a later caviar, and one whose parts do not fit together."""
+    path = tmp_path / "fruit.safetensors"
+    fruit.model().save(path)
+    arrays, metadata = read_arrays(path)
+    with fruit.panda(1, more_epochs=1) as panda:
+        list(panda)
+    checkpoint = next(tmp_path_of(fruit).rglob(f"{panda.trial.number}/*.safetensors"))
+
+    with pytest.raises(CheckpointError, match="is a checkpoint, and no model; write that of its trial"):
+        caviar.load_model(checkpoint)
+    write_arrays(path, arrays, {**metadata, "caviar_model": "2"})
+    with pytest.raises(CheckpointError, match="in model format 1, found '2'"):
+        caviar.load_model(path)
+    for name in arrays:
+        write_arrays(path, {**arrays, name: arrays[name][:1]}, metadata)
+        with pytest.raises(CheckpointError, match="does not hold together as a model"):
+            caviar.load_model(path)
+    write_arrays(path, arrays, {**metadata, "about": "[]"})
+    with pytest.raises(CheckpointError, match="does not hold together as a model"):
+        caviar.load_model(path)
+
+
 def test_a_babysat_trial_is_taken_from_where_it_ended(fruit: Study) -> None:
     """What was done to it by hand is in its model, which its params alone would not give."""
     with fruit.panda(2, more_epochs=4) as panda:
@@ -159,7 +215,7 @@ def test_a_babysat_trial_is_taken_from_where_it_ended(fruit: Study) -> None:
 
 
 def test_what_has_no_model_is_refused(url: str, fruit: Study) -> None:
-    """Trials that failed or are not there, studies without trials, and checkpoints."""
+    """Trials that failed or are not there, and studies without trials."""
     wild, empty = (caviar.load_study(name, storage=url) for name in ("wild", "empty"))
 
     with pytest.raises(SettingsError, match="only a COMPLETE trial has a model to use, found wild/0 FAIL"):

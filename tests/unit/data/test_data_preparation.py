@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from caviar.data import Preparation, load_prepared, resolve
+from caviar.data.sources import read_source
 from caviar.errors import DataError, DataNotFound
 
 Write = Callable[..., Path]
@@ -60,16 +62,31 @@ def test_columns_are_found_by_name(prepared: tuple[np.ndarray, Preparation], wri
     assert np.array_equal(preparation.apply(turned), x)
 
 
+@pytest.mark.parametrize("words", [("NA",), ("NA", "1"), ("NA", ""), ("true",), ("01",), ("1.50", "1e3"), ("+1", "Gd")])
+def test_a_word_is_the_same_whatever_is_beside_it(write_csv: Write, words: tuple[str, ...]) -> None:
+    """As a file of a few rows, whose columns a reader takes for numbers, truth values or nothing at all."""
+    known = ("NA", "Gd", "1", "", "true", "01", "1.50", "1e3", "+1")
+    table = "grade,label\n" + "".join(f"{known[i % 9]},{i % 2}\n" for i in range(90))
+    preparation = load_prepared(resolve(write_csv(table), "label"), "float64")[1]
+    expected = preparation.apply(write_csv("grade,label\n" + "".join(f"{word},0\n" for word in known), "all.csv"))
+
+    found = preparation.apply(write_csv("grade,n\n" + "".join(f"{word},1\n" for word in words), "few.csv"))
+
+    assert np.array_equal(found, expected[[known.index(word) for word in words]])
+
+
 @pytest.mark.parametrize("doors", ["1", "2"])
 def test_words_that_look_like_numbers_are_still_words(
     prepared: tuple[np.ndarray, Preparation], write_csv: Write, doors: str
 ) -> None:
-    """A file that has none but numbers in a text column, or an empty field among them, means the same words."""
+    """A file that has none but numbers in a text column means the same words, as a frame does."""
     x, preparation = prepared
     text = f"size,colour,old,doors\n0.0,red,True,{doors}\n0.25,green,False,{doors}\n"
 
-    found = preparation.apply(write_csv(text, "new.csv"))
+    path = write_csv(text, "new.csv")
+    found = preparation.apply(path)
 
+    assert np.array_equal(preparation.apply(pd.read_csv(path)), found)
     same = [index for index, row in enumerate(ROWS) if row.split(",")[3] == doors]
     names = preparation.features
     columns = [index for index, name in enumerate(names) if name.startswith("doors=")]
@@ -106,6 +123,16 @@ def test_a_column_that_is_there_twice_is_refused(numbers: Preparation) -> None:
         numbers.apply(frame)
 
 
+def test_frames_of_other_kinds_and_names_with_space_are_understood(numbers: Preparation) -> None:
+    """What has `to_pandas`, and names as a file may have them."""
+    frame = pd.DataFrame({"b": [9, 16], " a ": [3, 4]})
+    expected = numbers.apply([[3, 9], [4, 16]])
+
+    assert np.array_equal(numbers.apply(frame), expected)
+    assert np.array_equal(numbers.apply(pa.Table.from_pandas(frame)), expected)
+    assert list(frame.columns) == ["b", " a "]
+
+
 def test_an_array_is_taken_in_the_order_of_the_columns(numbers: Preparation, write_npz: Write) -> None:
     """Lists, whole numbers, more axes and `.npz` files, with labels or without, mean the same."""
     rows = [[3, 9], [4, 16]]
@@ -133,8 +160,12 @@ def test_an_array_of_another_kind_is_refused(numbers: Preparation, examples: obj
         numbers.apply(examples)
 
 
-def test_text_columns_need_a_table(prepared: tuple[np.ndarray, Preparation]) -> None:
-    """An array has no names to tell them apart."""
+def test_text_columns_need_a_table(prepared: tuple[np.ndarray, Preparation], write_npz: Write) -> None:
+    """An array has no names to tell them apart, and may have as many columns as there are features."""
+    with pytest.raises(DataError, match="column 'colour' of the training data is text, found array 'X'"):
+        prepared[1].apply(write_npz(X=np.zeros((2, 8))))
+    with pytest.raises(DataError, match="column 'colour' of the training data is text, found 'iris'"):
+        prepared[1].apply("iris")
     with pytest.raises(DataError, match="column 'colour' of the training data is text"):
         prepared[1].apply([[1.0, 0.0, 1.0, 0.0]])
 
@@ -148,11 +179,18 @@ def test_a_file_that_is_not_there_is_not_found(numbers: Preparation, tmp_path: P
         numbers.apply(tmp_path / "labels.npz")
 
 
-def test_a_data_set_with_a_name_can_be_judged() -> None:
-    """All its examples, in the order of the source."""
-    data, preparation = load_prepared(resolve("iris"))
+def test_a_data_set_is_taken_by_the_names_of_its_columns(write_csv: Write) -> None:
+    """All its examples, in the order of the source, however the columns were ordered in training."""
+    data, preparation = load_prepared(resolve("iris"), "float64")
+    names, x = data.features, read_source(resolve("iris")).x
+    lines = [",".join((*names[::-1], "label")), *(",".join(map(str, (*row[::-1], i // 50))) for i, row in enumerate(x))]
+    turned = load_prepared(resolve(write_csv("\n".join([*lines, ""])), "label"), "float64")[1]
 
     found = preparation.apply("iris")
 
     assert found.shape == (150, 4)
     assert {tuple(row) for row in data.test.x.tolist()} <= {tuple(row) for row in found.tolist()}
+    raw = turned.apply("iris") * turned.scaling.std + turned.scaling.mean
+    np.testing.assert_allclose(raw / turned.scaling.scale, x[:, ::-1])
+    with pytest.raises(DataError, match="expected the columns that the model was trained on in 'wine'"):
+        preparation.apply("wine")

@@ -17,8 +17,9 @@ import pytest
 from caviar.errors import ExecutorError
 from caviar.execution.base import Bar, Slice, TrialOutcome, TrialTask
 from caviar.execution.inline import InlineExecutor
-from caviar.execution.worker import blas_threads, run_slice
+from caviar.execution.worker import run_slice
 from caviar.nn.kernel import Kernel
+from caviar.nn.threads import blas_threads
 from caviar.records import Direction, Reason, TrialState
 from caviar.training.advance import advance, initial_state
 from caviar.training.advance import test_metrics as metrics_of_test_part
@@ -208,10 +209,10 @@ def test_training_leaves_the_number_of_blas_threads_as_it_was(data: Dataset, mak
 def test_a_kernel_trains_with_one_thread_in_a_process_that_has_more(kernel: Kernel) -> None:
     """Each BLAS that is loaded, SciPy's too, has one thread while a slice is trained, and its own number after it."""
     script = f"""
-from caviar.execution.worker import blas_threads, one_thread
 from caviar.nn.kernel import choose_kernel
+from caviar.nn.threads import blas_threads, one_thread
 print(blas_threads())
-with one_thread(choose_kernel({kernel.name!r})):
+with one_thread(choose_kernel({kernel.name!r}).name):
     print(blas_threads())
 print(blas_threads())
 """

@@ -210,7 +210,7 @@ def test_another_format_version_is_refused(tmp_path: Path):
     path = tmp_path / "c"
     save_file({"parameters": np.ones(3)}, path, metadata={"caviar_checkpoint": "99"})
 
-    with pytest.raises(CheckpointError, match="in checkpoint format 2, found '99'"):
+    with pytest.raises(CheckpointError, match="in file format 2, found '99'"):
         load_checkpoint(path)
 
 
