@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 #: Raised whenever an older caviar could misread what a newer one wrote.
 _FORMAT = "1"
 _NOUN = "model"
+#: What the metadata of a file say of it.
+_ABOUT = {
+    "name": str,
+    "params": dict,
+    "metrics": dict,
+    "epoch": int,
+    "fingerprint": str,
+    "columns": list,
+    "classes": list,
+    "dtype": str,
+    "step": int,
+}
 _ADVICE = "write it again: caviar export STUDY/NUMBER --to FILE.safetensors"
 
 
@@ -153,36 +165,77 @@ def load_model(path: str | Path) -> Model:
             "load it with the caviar that wrote it"
         )
     try:
-        model = _from_arrays(arrays, json.loads(metadata["about"]))
-        Inference(model.network, model.parameters, model.running, model.step)
-    except (KeyError, ValueError, TypeError, ParamsError, ShapeError) as error:
+        return _from_arrays(arrays, json.loads(metadata["about"]))
+    except (LookupError, ValueError, TypeError, RecursionError, ParamsError, ShapeError) as error:
         raise CheckpointError(
             f"{str(path)!r} does not hold together as a model ({type(error).__name__}: {error}); {_ADVICE}"
         ) from error
-    return model
 
 
-def _from_arrays(arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> Model:
-    columns = [
-        Column(column["name"], None if column["categories"] is None else tuple(column["categories"]))
-        for column in about["columns"]
-    ]
+def _from_arrays(arrays: Mapping[str, np.ndarray], about: Any) -> Model:
+    """Return the model of a file.
+
+    Raises:
+        LookupError, TypeError, ValueError, ParamsError, ShapeError: it is not as :meth:`Model.save` writes it.
+    """
+    known = {name: _typed(about[name], name, kind) for name, kind in _ABOUT.items()}
+    classes, columns = _names(known["classes"], "classes"), tuple(map(_column, known["columns"]))
     scaling = Scaling(arrays["scale"], arrays["mean"], arrays["std"])
-    preparation = Preparation(
-        columns=tuple(columns), classes=tuple(about["classes"]), scaling=scaling, dtype=about["dtype"]
-    )
-    shape = (len(preparation.features),)
-    found = [array.shape for array in (scaling.scale, scaling.mean, scaling.std)]
-    if found != [shape] * 3:
-        raise ValueError(f"expected scales of shape {shape}, found {found}")
-    return Model(
-        name=about["name"],
-        params=about["params"],
-        metrics=about["metrics"],
-        epoch=about["epoch"],
-        fingerprint=about["fingerprint"],
+    preparation = Preparation(columns=columns, classes=classes, scaling=scaling, dtype=known["dtype"])
+    model = Model(
+        name=known["name"],
+        params=known["params"],
+        metrics={name: _typed(value, name, float) for name, value in known["metrics"].items()},
+        epoch=known["epoch"],
+        fingerprint=known["fingerprint"],
         preparation=preparation,
         parameters=arrays["parameters"],
         running=arrays["running"],
-        step=about["step"],
+        step=known["step"],
     )
+    _check_arrays(model)
+    return model
+
+
+def _check_arrays(model: Model) -> None:
+    scaling, dtype = model.preparation.scaling, model.preparation.dtype
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"expected dtype float32 or float64, found {dtype!r}")
+    n_features = (len(model.preparation.features),)
+    expected = {
+        "parameters": (model.parameters, (model.network.n_parameters,), dtype),
+        "running": (model.running, (2, model.network.n_units), dtype),
+        "scale": (scaling.scale, n_features, "float64"),
+        "mean": (scaling.mean, n_features, "float64"),
+        "std": (scaling.std, n_features, "float64"),
+    }
+    for name, (array, shape, kind) in expected.items():
+        if array.shape != shape or array.dtype != kind:
+            raise ValueError(f"expected {name} of {kind}, shape {shape}, found {array.dtype}, {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"expected finite numbers in {name}")
+    if (model.running[1] < 0).any() or (scaling.std <= 0).any() or (scaling.scale <= 0).any():
+        raise ValueError("expected positive scales and variances")
+    if not 0 <= model.step < 2**63 or not 0 <= model.epoch < 2**63:
+        raise ValueError(f"expected numbers of steps and epochs, found {model.step} and {model.epoch}")
+
+
+def _column(about: Any) -> Column:
+    categories = about["categories"]
+    return Column(
+        _typed(about["name"], "column", str),
+        None if categories is None else _names(_typed(categories, "categories", list), "categories"),
+    )
+
+
+def _names(values: list[Any], what: str) -> tuple[str, ...]:
+    names = tuple(_typed(value, what, str) for value in values)
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"expected distinct {what}")
+    return names
+
+
+def _typed(value: Any, name: str, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"expected {name} as {kind.__name__}, found {type(value).__name__}")
+    return value

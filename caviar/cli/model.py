@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -70,8 +71,11 @@ def trained_model(name: str, url: str | None) -> Model:
 
 def export_model(name: str, to: Path, url: str | None) -> int:
     """Write the model of a trial, or of the best one of a study, to a file."""
-    if not to.parent.is_dir():  # told before it is trained
+    # told before it is trained
+    if not to.parent.is_dir():
         raise SettingsError(f"there is no folder {str(to.parent)!r} to write {to.name!r} to; make it")
+    if to.is_dir() or not os.access(to.parent, os.W_OK):
+        raise SettingsError(f"{str(to)!r} {'is a folder' if to.is_dir() else 'cannot be written'}; name another file")
     model = trained_model(name, url)
     model.save(to)
     _say(f"it is in {str(to)!r}; to use it: caviar predict {shlex.quote(str(to))} EXAMPLES")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from caviar.data.raw import Column, check_finite, check_numeric
+from caviar.data.raw import Column, check_finite, check_numeric, one_line
 from caviar.data.scaling import Scaling
 from caviar.data.sources import read_columns
 from caviar.errors import DataError
@@ -76,9 +76,13 @@ class Preparation:
 
     def _numbers(self, examples: np.ndarray | Sequence[Any]) -> np.ndarray:
         try:
-            x = np.asarray(examples)
+            x = np.asanyarray(examples)
         except ValueError as error:
             raise DataError("expected examples of equal length, found a ragged array") from error
+        except (TypeError, RuntimeError) as error:  # as of a tensor that is part of a graph
+            raise DataError(f"expected numbers of shape (examples, features), found: {one_line(error)}") from error
+        if isinstance(x, np.ma.MaskedArray):
+            x = np.ma.filled(x.astype(np.float64), np.nan)  # refused like any other missing number
         if x.dtype.kind not in "biuf":
             raise DataError(f"expected real numbers in the array, found {x.dtype}")
         if x.ndim < 2:

@@ -64,7 +64,7 @@ def resolve(source: str | Path, target: str | None = None, split_seed: int = 0) 
         if target is not None:
             raise DataError(f"expected no target for data set {source!r}, which has its own, found {target!r}")
         return DataSpec(source=source, split_seed=split_seed)
-    path = Path(source).expanduser().absolute()
+    path = _expanded(Path(source)).absolute()
     if not source or not path.exists():
         raise DataNotFound(_unknown(source, path))
     if path.is_dir():
@@ -73,6 +73,13 @@ def resolve(source: str | Path, target: str | None = None, split_seed: int = 0) 
     elif path.suffix.lower() not in _SUFFIXES:
         raise DataError(f"expected a file that ends in {', '.join(_SUFFIXES)}, found {path.name!r}; convert it")
     return DataSpec(source=str(path), target=target, split_seed=split_seed)
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no such user, so this is no home folder
+        return path
 
 
 def default_source(study: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import uuid
@@ -334,19 +335,19 @@ class Nursery:
         Raises:
             CheckpointError: it is.
         """
-        for name, value in again.items():
-            recorded = trial.metrics.get(name, value)
+        differing = {name: value for name, value in again.items() if value != trial.metrics.get(name, value)}
+        for name, value in differing.items():
+            recorded = trial.metrics[name]
             if not math.isclose(value, recorded, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
                 raise CheckpointError(
                     f"the last state of {trial.name} cannot be had: trained again from its params, it ends with {name} "
                     f"{value:.6g}, not {recorded:.6g}; it was steered or trained elsewhere, and its states are not here"
                 )
-            if value != recorded:
-                self.on_event(
-                    f"WARNING: trained again, {trial.name} ends with {name} {value!r}, not {recorded!r}: other "
-                    "processors and versions differ in the last bits"
-                )
-                return
+        for name, value in itertools.islice(differing.items(), 1):
+            self.on_event(
+                f"WARNING: trained again, {trial.name} ends with {name} {value!r}, not {trial.metrics[name]!r}: other "
+                "processors and versions differ in the last bits, and one that was steered elsewhere differs more"
+            )
 
 
 def _check_wishes(changes: Mapping[str, Any], horizon: Horizon, *, epochs_done: int = 0) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,13 +186,54 @@ def test_a_file_of_another_kind_is_refused(fruit: Study, tmp_path: Path) -> None
     write_arrays(path, arrays, {**metadata, "caviar_model": "2"})
     with pytest.raises(CheckpointError, match="in model format 1, found '2'"):
         caviar.load_model(path)
-    for name in arrays:
-        write_arrays(path, {**arrays, name: arrays[name][:1]}, metadata)
+    for name, array in arrays.items():
+        for damaged in (array[:1], array.astype(np.int64), array * array.dtype.type(np.nan), -1 - abs(array)):
+            write_arrays(path, {**arrays, name: damaged}, metadata)
+            if (
+                name in ("parameters", "mean")
+                and damaged.dtype.kind == "f"
+                and (damaged < 0).all()
+                and len(damaged) > 1
+            ):
+                continue  # numbers like any others
+            with pytest.raises(CheckpointError, match="does not hold together as a model"):
+                caviar.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"params": None},
+        {"params": {"layers": "many"}},
+        {"metrics": {"val_loss": None}},
+        {"step": -1},
+        {"step": 10**400},
+        {"step": 1.5},
+        {"epoch": True},
+        {"dtype": "float16"},
+        {"dtype": ["float32"]},
+        {"classes": ["a", "a"]},
+        {"classes": "ab"},
+        {"classes": [["a"], "b"]},
+        {"columns": [{"name": ["a"], "categories": None}]},
+        {"columns": [{"name": "a"}]},
+        {"columns": [{"name": "a", "categories": "bc"}]},
+        {"columns": [None]},
+        {"name": None},
+        {"fingerprint": 3},
+    ],
+    ids=str,
+)
+def test_a_file_that_says_what_cannot_be_is_refused(fruit: Study, tmp_path: Path, changed: dict[str, object]) -> None:
+    """When it is read, and not when it is used."""
+    path = tmp_path / "fruit.safetensors"
+    fruit.model().save(path)
+    arrays, metadata = read_arrays(path)
+
+    for about in (json.dumps(json.loads(metadata["about"]) | changed), "[]", "[" * 100_000, "{", "null"):
+        write_arrays(path, arrays, {**metadata, "about": about})
         with pytest.raises(CheckpointError, match="does not hold together as a model"):
             caviar.load_model(path)
-    write_arrays(path, arrays, {**metadata, "about": "[]"})
-    with pytest.raises(CheckpointError, match="does not hold together as a model"):
-        caviar.load_model(path)
 
 
 def test_a_babysat_trial_is_taken_from_where_it_ended(fruit: Study) -> None:

@@ -151,6 +151,7 @@ def test_an_array_is_taken_in_the_order_of_the_columns(numbers: Preparation, wri
         ([[1.0, 2.0], [1.0]], "ragged"),
         ([["a", "b"]], "expected real numbers in the array, found <U1"),
         ([[1.0, float("nan")]], "column 'b' empty, NaN or infinite in 1 of 1 rows"),
+        (np.ma.masked_array([[1.0, 2.0]], mask=[[True, False]]), "column 'a' empty, NaN or infinite in 1 of 1 rows"),
         (np.empty((0, 2)), "expected examples in the array, found none"),
     ],
 )
@@ -171,7 +172,9 @@ def test_text_columns_need_a_table(prepared: tuple[np.ndarray, Preparation], wri
 
 
 def test_a_file_that_is_not_there_is_not_found(numbers: Preparation, tmp_path: Path) -> None:
-    """Nor is one without an array of features read."""
+    """Nor is one of a user who is not there, and one without an array of features is not read."""
+    with pytest.raises(DataNotFound, match=r"x.csv"):
+        numbers.apply("~nobody-of-this-name/x.csv")
     with pytest.raises(DataNotFound, match=r"nothing.csv"):
         numbers.apply(tmp_path / "nothing.csv")
     np.savez(tmp_path / "labels.npz", y=np.arange(3))
