@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import caviar
 from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, make_sweep_executor, spool_folder
-from caviar.data import Preparation, default_source, load_dataset, load_prepared, resolve
-from caviar.errors import DataError, SettingsError, SpaceError, StudyMismatch, StudyNotFound, TrialNotFound
-from caviar.nn.initial import MAX_SEED
-from caviar.nn.kernel import choose_kernel, kernel_name
+from caviar.data import Preparation, default_source, load_prepared, resolve
+from caviar.errors import DataError, SettingsError, StudyNotFound, TrialNotFound
+from caviar.nn.kernel import choose_kernel
 from caviar.records import (
-    EPOCH_METRICS,
-    DataSpec,
-    Direction,
     Intervention,
     Reports,
     StudySpec,
@@ -30,10 +23,18 @@ from caviar.records import (
     Trial,
     TrialState,
 )
-from caviar.space import Categorical, Float, Int, SearchSpace, default_space
+from caviar.space import SearchSpace
 from caviar.storage import Storage
+from caviar.study_settings import (
+    check_kernel,
+    check_settings,
+    check_space,
+    found_data,
+    new_spec,
+    refuse_differences,
+    whole,
+)
 from caviar.training.dataset import Dataset
-from caviar.training.hyperparameters import Hyperparameters, check_param
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
     from caviar.panda.shelf import Policy
     from caviar.panda.start import Nursery
     from caviar.training.state import TrainState
-
-DEFAULT_EPOCHS = 20
-#: Metrics of which more is better; of the others, less.
-_MAXIMIZED = ("val_accuracy",)
 
 
 class Study:
@@ -358,8 +355,8 @@ def create_study(
         StudyMismatch: the study exists with other settings; the message says which.
         DataError, SpaceError, SettingsError: these are not valid.
     """
-    seed, epochs = _whole("seed", seed), _whole("epochs", epochs)
-    _check_settings(seed, epochs, metric, dtype)
+    seed, epochs = whole("seed", seed), whole("epochs", epochs)
+    check_settings(seed, epochs, metric, dtype)
     if space is not None:
         check_space(space)
     opened = storage if isinstance(storage, Storage) else make_storage(storage)
@@ -374,17 +371,17 @@ def create_study(
     elif new_space:
         raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")
     if found is None:
-        spec = _new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
+        spec = new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
         prepared = load_prepared(spec.data, spec.dtype)
         spec = replace(spec, data=replace(spec.data, fingerprint=prepared[0].fingerprint))
         return Study(opened.create_study(spec), opened, prepared)
     if data is not None:
-        asked["data"] = _found_data(resolve(data, target), found)
+        asked["data"] = found_data(resolve(data, target), found)
     elif target is not None:
         asked["data"] = replace(found.data, target=target)
     changed = {**asked, "space": found.space} if new_space else asked
-    _refuse_differences(found, changed)
-    _check_kernel(found)
+    refuse_differences(found, changed)
+    check_kernel(found)
     if new_space and found.space != asked["space"]:
         opened.add_space(name, asked["space"])
         found = opened.get_study(name)
@@ -412,115 +409,3 @@ def load_study(name: str, *, storage: str | Storage | None = None) -> Study:
     """
     opened = storage if isinstance(storage, Storage) else make_storage(storage, create=False)
     return Study(opened.get_study(name), opened)
-
-
-def check_space(space: SearchSpace) -> None:
-    """Check that the built-in network knows each param, and allows all that may be sampled.
-
-    Raises:
-        SpaceError: a name is unknown (the message lists those there are), or a value is out of bounds.
-    """
-    for name, domain in space.items():
-        match domain:
-            case Float() | Int():
-                values: tuple[Any, ...] = (domain.low, domain.high)
-            case Categorical():
-                values = domain.choices
-            case fixed:
-                values = (fixed,)
-        for value in values:
-            try:
-                check_param(name, value)
-            except ValueError as error:
-                whole = isinstance(domain, Float) and "whole number" in str(error)
-                hint = '; write type = "int"' if whole else ""
-                raise SpaceError(f"the space: {error}{hint}") from error
-    sizes, layers = space.get("hidden_units"), space.get("layers")
-    named = sizes.choices if isinstance(sizes, Categorical) else (sizes,)
-    for size in named:
-        if isinstance(size, str) and layers is not None:
-            if isinstance(layers, Float | Int | Categorical):
-                raise SpaceError(f"the space: hidden_units = {size!r} names its layers; leave layers out of the space")
-            Hyperparameters.from_params({"hidden_units": size, "layers": layers})
-
-
-def _new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
-    metric = asked.get("metric", "val_accuracy")
-    return StudySpec(
-        name=name,
-        data=data,
-        space=asked.get("space", default_space().to_dict()),
-        seed=asked.get("seed", 0),
-        metric=metric,
-        direction=Direction.MAXIMIZE if metric in _MAXIMIZED else Direction.MINIMIZE,
-        epochs=asked.get("epochs", DEFAULT_EPOCHS),
-        dtype=asked.get("dtype", "float32"),
-        kernel=kernel_name(),
-        caviar_version=caviar.__version__,
-    )
-
-
-def _found_data(asked: DataSpec, found: StudySpec) -> DataSpec:
-    """Return the study's data where what was asked for has the same content, wherever it lies now."""
-    if asked.source == found.data.source and asked.target == found.data.target:
-        return found.data
-    fingerprint = load_dataset(asked, found.dtype).fingerprint
-    return found.data if fingerprint == found.data.fingerprint else replace(asked, fingerprint=fingerprint)
-
-
-def _refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
-    differences = []
-    for field in fields(found):
-        had = getattr(found, field.name)
-        wanted = asked.get(field.name, had)
-        if field.name == "space" and wanted != had:
-            names = [key for key in sorted({*had, *wanted}) if had.get(key) != wanted.get(key)]
-            differences.append(f"another space ({', '.join(names)})")
-        elif field.name == "data" and wanted != had:
-            differences.append(f"data {_describe(had)}, not {_describe(wanted)}")
-        elif wanted != had:
-            differences.append(f"{field.name} = {had!r}, not {wanted!r}")
-    if differences:
-        only_space = len(differences) == 1 and differences[0].startswith("another space")
-        version = found.space_version + 1
-        new = f", give --new-space to draw further trials from this one as version {version}," if only_space else ","
-        raise StudyMismatch(
-            f"study {found.name!r} exists with {' and '.join(differences)}; leave these out to go on with it{new} or "
-            "take another study name"
-        )
-
-
-def _describe(data: DataSpec) -> str:
-    column = f" target {data.target!r}" if data.target else ""
-    return f"{data.source!r}{column} (fingerprint {data.fingerprint[:8]})"
-
-
-def _check_kernel(found: StudySpec) -> None:
-    import os
-
-    wanted = os.environ.get("CAVIAR_KERNEL")
-    if wanted and kernel_name() != found.kernel:
-        raise StudyMismatch(
-            f"study {found.name!r} was begun with kernel {found.kernel!r}, not {wanted!r}: the last bits would "
-            "differ; unset CAVIAR_KERNEL to go on with it"
-        )
-    kernel_name(found.kernel)
-
-
-def _whole(name: str, value: Any) -> int | None:
-    """Return a whole number of any library as Python's own."""
-    try:
-        return None if value is None else operator.index(value)
-    except TypeError:
-        raise SettingsError(f"{name} must be a whole number, found {value!r}") from None
-
-
-def _check_settings(seed: int | None, epochs: int | None, metric: str | None, dtype: str | None) -> None:
-    if seed is not None and not 0 <= seed <= MAX_SEED:
-        raise SettingsError(f"seed must be 0 to {MAX_SEED}, found {seed}")
-    if epochs is not None and not 1 <= epochs <= math.inf:
-        raise SettingsError(f"epochs must be at least 1, found {epochs}")
-    if metric is not None and metric not in EPOCH_METRICS:
-        raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
-    if dtype is not None and dtype not in ("float32", "float64"):
-        raise SettingsError(f"dtype must be 'float32' or 'float64', found {dtype!r}")

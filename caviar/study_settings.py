@@ -1,0 +1,153 @@
+"""What may be asked of a study: its settings checked, completed, and held against those of one that exists."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from dataclasses import fields, replace
+from typing import Any
+
+import caviar
+from caviar.data import load_dataset
+from caviar.errors import SettingsError, SpaceError, StudyMismatch
+from caviar.nn.initial import MAX_SEED
+from caviar.nn.kernel import kernel_name
+from caviar.records import EPOCH_METRICS, DataSpec, Direction, StudySpec
+from caviar.space import Categorical, Float, Int, SearchSpace, default_space
+from caviar.training.hyperparameters import Hyperparameters, check_param
+
+DEFAULT_EPOCHS = 20
+#: Metrics of which more is better; of the others, less.
+_MAXIMIZED = ("val_accuracy",)
+
+
+def check_space(space: SearchSpace) -> None:
+    """Check that the built-in network knows each param, and allows all that may be sampled.
+
+    Raises:
+        SpaceError: a name is unknown (the message lists those there are), or a value is out of bounds.
+    """
+    for name, domain in space.items():
+        match domain:
+            case Float() | Int():
+                values: tuple[Any, ...] = (domain.low, domain.high)
+            case Categorical():
+                values = domain.choices
+            case fixed:
+                values = (fixed,)
+        for value in values:
+            try:
+                check_param(name, value)
+            except ValueError as error:
+                whole = isinstance(domain, Float) and "whole number" in str(error)
+                hint = '; write type = "int"' if whole else ""
+                raise SpaceError(f"the space: {error}{hint}") from error
+    sizes, layers = space.get("hidden_units"), space.get("layers")
+    named = sizes.choices if isinstance(sizes, Categorical) else (sizes,)
+    for size in named:
+        if isinstance(size, str) and layers is not None:
+            if isinstance(layers, Float | Int | Categorical):
+                raise SpaceError(f"the space: hidden_units = {size!r} names its layers; leave layers out of the space")
+            Hyperparameters.from_params({"hidden_units": size, "layers": layers})
+
+
+def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
+    """Return the spec of a new study: what is asked for, else the defaults."""
+    metric = asked.get("metric", "val_accuracy")
+    return StudySpec(
+        name=name,
+        data=data,
+        space=asked.get("space", default_space().to_dict()),
+        seed=asked.get("seed", 0),
+        metric=metric,
+        direction=Direction.MAXIMIZE if metric in _MAXIMIZED else Direction.MINIMIZE,
+        epochs=asked.get("epochs", DEFAULT_EPOCHS),
+        dtype=asked.get("dtype", "float32"),
+        kernel=kernel_name(),
+        caviar_version=caviar.__version__,
+    )
+
+
+def found_data(asked: DataSpec, found: StudySpec) -> DataSpec:
+    """Return the study's data where what was asked for has the same content, wherever it lies now."""
+    if asked.source == found.data.source and asked.target == found.data.target:
+        return found.data
+    fingerprint = load_dataset(asked, found.dtype).fingerprint
+    return found.data if fingerprint == found.data.fingerprint else replace(asked, fingerprint=fingerprint)
+
+
+def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
+    """Refuse to go on with a study that asks another question.
+
+    Raises:
+        StudyMismatch: a setting differs; the message says which.
+    """
+    differences = []
+    for field in fields(found):
+        had = getattr(found, field.name)
+        wanted = asked.get(field.name, had)
+        if field.name == "space" and wanted != had:
+            names = [key for key in sorted({*had, *wanted}) if had.get(key) != wanted.get(key)]
+            differences.append(f"another space ({', '.join(names)})")
+        elif field.name == "data" and wanted != had:
+            differences.append(f"data {_describe(had)}, not {_describe(wanted)}")
+        elif wanted != had:
+            differences.append(f"{field.name} = {had!r}, not {wanted!r}")
+    if differences:
+        only_space = len(differences) == 1 and differences[0].startswith("another space")
+        version = found.space_version + 1
+        new = f", give --new-space to draw further trials from this one as version {version}," if only_space else ","
+        raise StudyMismatch(
+            f"study {found.name!r} exists with {' and '.join(differences)}; leave these out to go on with it{new} or "
+            "take another study name"
+        )
+
+
+def _describe(data: DataSpec) -> str:
+    column = f" target {data.target!r}" if data.target else ""
+    return f"{data.source!r}{column} (fingerprint {data.fingerprint[:8]})"
+
+
+def check_kernel(found: StudySpec) -> None:
+    """Refuse to go on with a study with another kernel than it was begun with.
+
+    Raises:
+        StudyMismatch: the environment asks for another.
+        SettingsError: it is not installed here.
+    """
+    wanted = os.environ.get("CAVIAR_KERNEL")
+    if wanted and kernel_name() != found.kernel:
+        raise StudyMismatch(
+            f"study {found.name!r} was begun with kernel {found.kernel!r}, not {wanted!r}: the last bits would "
+            "differ; unset CAVIAR_KERNEL to go on with it"
+        )
+    kernel_name(found.kernel)
+
+
+def whole(name: str, value: Any) -> int | None:
+    """Return a whole number of any library as Python's own.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise SettingsError(f"{name} must be a whole number, found {value!r}") from None
+
+
+def check_settings(seed: int | None, epochs: int | None, metric: str | None, dtype: str | None) -> None:
+    """Refuse settings out of bounds; None is one that is not given.
+
+    Raises:
+        SettingsError: the message says which.
+    """
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise SettingsError(f"seed must be 0 to {MAX_SEED}, found {seed}")
+    if epochs is not None and not 1 <= epochs <= math.inf:
+        raise SettingsError(f"epochs must be at least 1, found {epochs}")
+    if metric is not None and metric not in EPOCH_METRICS:
+        raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
+    if dtype is not None and dtype not in ("float32", "float64"):
+        raise SettingsError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
