@@ -118,7 +118,7 @@ class Model:
         about = {
             "name": self.name,
             "params": dict(self.params),
-            "metrics": dict(self.metrics),
+            "metrics": {name: float(value) for name, value in self.metrics.items()},
             "epoch": self.epoch,
             "fingerprint": self.fingerprint,
             "columns": [asdict(column) for column in self.preparation.columns],

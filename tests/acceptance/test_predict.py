@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 
+from caviar.training.checkpoint import write_arrays
+
 if TYPE_CHECKING:
     from tests.acceptance.conftest import Caviar
 
@@ -94,6 +96,7 @@ def test_a_model_in_a_file_needs_neither_database_nor_data(
         (("predict", "fruit/x", "new.csv"), "a trial is named STUDY/NUMBER, found 'fruit/x'"),
         (("predict", "nobody", "new.csv"), "there is no study 'nobody'"),
         (("predict", "none.safetensors", "new.csv"), "there is no model 'none.safetensors'"),
+        (("predict", "deep.safetensors", "new.csv"), "'deep.safetensors' does not hold together as a model"),
         (("predict", "torn.safetensors", "new.csv"), "'torn.safetensors' is not a whole model"),
         (("export", "fruit/3", "--to", "x.csv"), "its model can be written, to FILE.safetensors, found 'x.csv'"),
         (("export", "fruit", "--to", "no/x.safetensors"), "there is no folder 'no' to write 'x.safetensors' to"),
@@ -103,6 +106,7 @@ def test_what_cannot_be_done_is_one_line(fruit: Caviar, words: tuple[str, ...], 
     """Nothing on stdout, and no file left behind."""
     (fruit.folder / "wrong.csv").write_text("colour,size\nblue,1\n")
     (fruit.folder / "torn.safetensors").write_bytes(b"x" * 100)
+    write_arrays(fruit.folder / "deep.safetensors", {}, {"caviar_model": "1", "about": "[" * 100_000})
 
     done = fruit.run(*words, status=1)
 
