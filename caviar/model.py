@@ -92,7 +92,14 @@ class Model:
         Raises:
             DataError: they are not like those that were trained on.
         """
-        x = self.preparation.apply(examples)
+        return self.probabilities(self.preparation.apply(examples))
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Return the same of features that are prepared already, shape (N, D).
+
+        Raises:
+            DataError: an example is so far out that its scores overflow.
+        """
         inference = Inference(self.network, self.parameters, self.running, self.step)
         probabilities = np.empty((len(x), len(self.classes)), x.dtype)
         with one_thread("numpy"):

@@ -78,6 +78,11 @@ class Study:
         return self._load()[0]
 
     @property
+    def preparation(self) -> Preparation:
+        """How the data was prepared, to prepare other examples alike; raises as :attr:`data` does."""
+        return self._load()[1]
+
+    @property
     def best_trial(self) -> Trial | None:
         """The COMPLETE trial with the best value (ties: smaller `val_loss`, then smaller number), or None."""
         return self.storage.best_trial(self.name)

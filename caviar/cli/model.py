@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +15,9 @@ from cyclopts import Parameter
 from caviar.cli.arguments import MODEL_SUFFIX, Storage, split_trial_name
 from caviar.cli.formats import check_terminal, print_rows
 from caviar.cli.interrupt import interruptible
-from caviar.data import resolve
 from caviar.errors import SettingsError
 from caviar.model import Model, load_model
-from caviar.study import load_study
+from caviar.study import Study, load_study
 
 
 def predict(
@@ -42,9 +43,14 @@ def predict(
         How to print them; parquet needs stdout to be a file or pipe.
     """
     check_terminal(format)
-    resolve(examples)  # a mistyped name is told before a model is trained
-    found = load_model(model) if Path(model).suffix.lower() == MODEL_SUFFIX else trained_model(model, storage)
-    probability = found.predict_proba(examples)
+    if Path(model).suffix.lower() == MODEL_SUFFIX:
+        found = load_model(model)
+        x = found.preparation.apply(examples)
+    else:
+        with _opened(model, storage) as (study, number):
+            x = study.preparation.apply(examples)  # what is wrong with them is told before a model is trained
+            found = _trained(study, number)
+    probability = found.probabilities(x)
     rows: list[dict[str, Any]] = []
     for index, (values, best) in enumerate(zip(probability.tolist(), probability.argmax(axis=1).tolist(), strict=True)):
         row = {"example": index + 1, "predicted": found.classes[best], "probability": values[best]}
@@ -55,20 +61,6 @@ def predict(
     return 0
 
 
-def trained_model(name: str, url: str | None) -> Model:
-    """Return the model of a trial, or of the best one of a study, and say on stderr whose it is."""
-    study_name, number = split_trial_name(name) if "/" in name else (name, None)
-    study = load_study(study_name, storage=url)
-    try:
-        with interruptible() as is_interrupted:
-            model = study.model(number, on_event=_say, is_interrupted=is_interrupted)
-    finally:
-        study.storage.close()
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items() if name != "train_loss")
-    _say(f"the model is that of {model.name}: {metrics}")
-    return model
-
-
 def export_model(name: str, to: Path, url: str | None) -> int:
     """Write the model of a trial, or of the best one of a study, to a file."""
     # told before it is trained
@@ -76,10 +68,30 @@ def export_model(name: str, to: Path, url: str | None) -> int:
         raise SettingsError(f"there is no folder {str(to.parent)!r} to write {to.name!r} to; make it")
     if to.is_dir() or not os.access(to.parent, os.W_OK):
         raise SettingsError(f"{str(to)!r} {'is a folder' if to.is_dir() else 'cannot be written'}; name another file")
-    model = trained_model(name, url)
-    model.save(to)
+    with _opened(name, url) as (study, number):
+        _trained(study, number).save(to)
     _say(f"it is in {str(to)!r}; to use it: caviar predict {shlex.quote(str(to))} EXAMPLES")
     return 0
+
+
+@contextmanager
+def _opened(name: str, url: str | None) -> Iterator[tuple[Study, int | None]]:
+    """Open the study of `STUDY` or `STUDY/NUMBER`; yield it with the number."""
+    study_name, number = split_trial_name(name) if "/" in name else (name, None)
+    study = load_study(study_name, storage=url)
+    try:
+        yield study, number
+    finally:
+        study.storage.close()
+
+
+def _trained(study: Study, number: int | None) -> Model:
+    """Return the model of a trial, or of the best one of a study, and say on stderr whose it is."""
+    with interruptible() as is_interrupted:
+        model = study.model(number, on_event=_say, is_interrupted=is_interrupted)
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items() if name != "train_loss")
+    _say(f"the model is that of {model.name}: {metrics}")
+    return model
 
 
 def _say(message: str) -> None:
