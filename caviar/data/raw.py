@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,6 +131,26 @@ def fingerprint(raw: RawData) -> str:
         block += 0.0  # -0.0 becomes 0.0: formats differ in whether they keep the sign
         digest.update(block.astype("<f8", copy=False).data)
     return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def check_columns(columns: tuple[Column, ...], found: Sequence[object], where: str) -> None:
+    """Refuse examples that lack columns of the training data.
+
+    Args:
+        columns: of the training data.
+        found: names of those that there are.
+        where: what to call the examples in messages.
+
+    Raises:
+        DataError: some are missing.
+    """
+    there = set(found)
+    missing = [column.name for column in columns if column.name not in there]
+    if missing:
+        raise DataError(
+            f"expected the columns that the model was trained on in {where}, found none named {listed(missing)}; "
+            f"its columns are {listed([str(name) for name in found])}"
+        )
 
 
 def check_numeric(columns: tuple[Column, ...], where: str) -> None:

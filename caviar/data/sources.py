@@ -14,7 +14,7 @@ import numpy as np
 from caviar.data.arrays import read_features, read_npz
 from caviar.data.files import read_csv, read_parquet
 from caviar.data.idx import read_idx_folder
-from caviar.data.raw import Column, RawData, check_numeric, listed
+from caviar.data.raw import Column, RawData, check_columns, check_numeric, listed
 from caviar.data.tables import encode_rows, encode_table
 from caviar.errors import DataError, DataNotFound
 from caviar.records import DataSpec
@@ -158,12 +158,7 @@ def _by_name(raw: RawData, columns: tuple[Column, ...], source: str) -> np.ndarr
     if names == raw.features:
         return raw.x
     places = {name: place for place, name in enumerate(raw.features)}
-    missing = [name for name in names if name not in places]
-    if missing:
-        raise DataError(
-            f"expected the columns that the model was trained on in {source!r}, found none named {listed(missing)}; "
-            f"its columns are {listed(raw.features)}"
-        )
+    check_columns(columns, raw.features, repr(source))
     return raw.x[:, [places[name] for name in names]]
 
 

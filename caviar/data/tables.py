@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caviar.data.labels import check_missing, encode_labels
-from caviar.data.raw import MISSING, Column, RawData, listed
+from caviar.data.raw import MISSING, Column, RawData, check_columns, listed
 from caviar.errors import DataError
 
 if TYPE_CHECKING:
@@ -97,13 +97,8 @@ def encode_rows(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) ->
         DataError: a column is missing, or holds what was not there in training.
     """
     frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
+    check_columns(columns, list(frame.columns), where)
     counts = Counter(frame.columns)
-    missing = [column.name for column in columns if not counts[column.name]]
-    if missing:
-        raise DataError(
-            f"expected the columns that the model was trained on in {where}, found none named {listed(missing)}; "
-            f"its columns are {listed([str(name) for name in frame.columns])}"
-        )
     twice = [column.name for column in columns if counts[column.name] > 1]
     if twice:
         raise DataError(f"expected distinct column names in {where}, found twice: {listed(twice)}; rename them")
