@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 import uuid
@@ -343,7 +342,8 @@ class Nursery:
                     f"the last state of {trial.name} cannot be had: trained again from its params, it ends with {name} "
                     f"{value:.6g}, not {recorded:.6g}; it was steered or trained elsewhere, and its states are not here"
                 )
-        for name, value in itertools.islice(differing.items(), 1):
+        if differing:
+            name, value = next(iter(differing.items()))
             self.on_event(
                 f"WARNING: trained again, {trial.name} ends with {name} {value!r}, not {trial.metrics[name]!r}: other "
                 "processors and versions differ in the last bits, and one that was steered elsewhere differs more"
