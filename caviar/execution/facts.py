@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 #: Packages whose version decides the last bits of a result.
 DECIDE_BITS = ("numpy", "scipy", "numba")
@@ -116,7 +117,7 @@ def _memory_gb() -> float | None:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - not there on every system
+        with Path("/proc/cpuinfo").open() as file:  # not there on every system
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()

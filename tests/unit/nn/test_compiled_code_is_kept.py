@@ -12,8 +12,6 @@ import pytest
 
 import caviar
 
-pytest.importorskip("numba", reason="the compiled kernel needs it: pip install numba")
-
 SCRIPT = """
 import numpy as np
 from caviar.nn.compiled_loops import evaluate

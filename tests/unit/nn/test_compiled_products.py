@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("numba", reason="the compiled kernel needs it: pip install numba")
-
 from caviar.nn.compiled_products import LISTED, PLAIN, TURNED, product
 
 #: Of the largest sum of absolute products: each of K products is added with one rounding.

@@ -11,8 +11,6 @@ from caviar.nn.optimizers import N_MOMENTS
 from caviar.training.advance import advance, initial_state
 from caviar.training.dataset import Dataset
 
-pytest.importorskip("numba", reason="the compiled kernel needs it: pip install numba")
-
 #: Relative, of every loss and weight after 20 epochs (340 updates): sums are added in another order, and training
 #: multiplies the differences. Found in float64: 6e-15 at most.
 FLOAT64_TOLERANCE = 1e-11
