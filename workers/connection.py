@@ -89,7 +89,7 @@ class Connection:
             in_time(lambda: _init(settings), _JOIN_TIMEOUT_S, complaint)
         except ExecutorError:
             raise
-        except Exception as error:
+        except Exception as error:  # of whatever part of Ray could not
             raise ExecutorError(f"{complaint}: {_first_line(error)}") from error
 
 
@@ -99,7 +99,7 @@ def _start(n_cores: int | None) -> None:
     settings = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False, "num_cpus": n_cores}
     try:
         _init(settings)
-    except Exception as error:
+    except Exception as error:  # as above
         raise ExecutorError(f"Ray could not start: {_first_line(error)}") from error
 
 

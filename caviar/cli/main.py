@@ -44,7 +44,7 @@ def main() -> None:
         else:
             _say(str(error) if error.filename is None else f"cannot use {error.filename!r}: {error.strerror or error}")
         status = 1
-    except Exception as error:
+    except Exception as error:  # by the module, so that cyclopts need not be imported
         if not type(error).__module__.startswith("cyclopts"):
             raise
         page = " ".join(["caviar", *(getattr(error, "command_chain", None) or ()), "--help"])

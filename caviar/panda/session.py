@@ -108,7 +108,7 @@ class PandaSession(LiveRun):
             if not self.is_over:
                 self._write(state=self.state, pins=("last",))  # to go on from here
             self.scribe.flush()
-        except Exception as failure:
+        except Exception as failure:  # what ended the run is raised, not what came of it
             if kind is None:
                 raise
             self._say(f"could not write at the end: {failure}")

@@ -303,7 +303,7 @@ def _postgres_engine(url: URL, read_only: bool) -> Engine:
             try:
                 connection.execute("SELECT 1")
                 connection.rollback()
-            except Exception as error:
+            except Exception as error:  # whatever it is, SQLAlchemy is to make another
                 raise exc.DisconnectionError("the connection is gone") from error
 
     @event.listens_for(engine, "connect")
