@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -38,19 +39,27 @@ class TrialSampler:
         if not 0 <= seed <= MAX_SEED:
             raise SettingsError(f"seed must be 0 to {MAX_SEED}, found {seed!r}")
         self._fixed = space.fixed
-        self._draws = [(name, *_distribution(domain)) for name, domain in space.domains.items()]
+        distributions = {name: _distribution(domain) for name, domain in space.domains.items()}
+        self._to_value = {name: to_value for name, (_, to_value) in distributions.items()}
+        # RandomSampler.sample_independent() makes one for each param and draw, which takes most of its time
+        self._transform = (
+            _SearchSpaceTransform({name: distribution for name, (distribution, _) in distributions.items()})
+            if distributions
+            else None
+        )
         self._base = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._sampler = RandomSampler(seed=0)
+        self._rng = RandomSampler(seed=0)._rng.rng
 
     def params(self, number: int) -> dict[str, Value]:
-        """Return the params of trial `number`, sorted by name."""
-        # as a new RandomSampler(seed=...) does, without the entropy that it asks the system for first, half of the time
-        self._sampler._rng.rng.seed(_mix(self._base ^ (number % 2**32)))
-        drawn = dict(self._fixed)
-        for name, distribution, to_value in self._draws:
-            # Optuna's random sampler is independent: it looks at neither study nor trial
-            drawn[name] = to_value(self._sampler.sample_independent(None, None, name, distribution))
-        return dict(sorted(drawn.items()))
+        """Return the params of trial `number`, sorted by name: what RandomSampler(seed=...) draws one by one."""
+        if self._transform is None:
+            return dict(sorted(self._fixed.items()))
+        # a new RandomSampler would ask the system for entropy first
+        self._rng.seed(_mix(self._base ^ (number % 2**32)))
+        low, high = self._transform.bounds.T
+        drawn = self._transform.untransform(self._rng.uniform(low, high))
+        params = self._fixed | {name: self._to_value[name](value) for name, value in drawn.items()}
+        return dict(sorted(params.items()))
 
 
 def _mix(word: int) -> int:

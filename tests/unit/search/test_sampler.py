@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import RandomSampler
 
 from caviar.errors import SettingsError
-from caviar.search.sampler import MAX_SEED, TrialSampler
+from caviar.search.sampler import MAX_SEED, TrialSampler, _mix
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 
 SEEDS = st.integers(0, MAX_SEED)
@@ -48,6 +50,32 @@ def test_the_params_of_a_seed_stay_what_they_were() -> None:
     params = TrialSampler(SearchSpace(learning_rate=Float(1e-4, 1.0, scale="log"), layers=Int(1, 3)), 7).params(0)
 
     assert params == {"layers": 2, "learning_rate": pytest.approx(0.000268009402339564, rel=1e-12)}
+
+
+def test_optuna_draws_the_same_param_by_param() -> None:
+    """RandomSampler, asked for one param after the other, gives what all of a trial at once are."""
+    distributions = {
+        "batch_size": CategoricalDistribution((32, 64, "all")),
+        "l2": FloatDistribution(0, 0.5),
+        "hidden_units": IntDistribution(1, 4096, log=True),
+        "layers": IntDistribution(2, 2),
+        "learning_rate": FloatDistribution(1e-9, 1e9, log=True),
+    }
+    space = SearchSpace(
+        batch_size=Categorical(32, 64, "all"),
+        l2=Float(0, 0.5),
+        hidden_units=Int(1, 4096, scale="log"),
+        layers=Int(2, 2),
+        learning_rate=Float(1e-9, 1e9, scale="log"),
+        optimizer="adam",
+    )
+    ours = TrialSampler(space, 0)
+    base = int(np.random.SeedSequence(0).generate_state(1)[0])
+
+    for number in range(50):
+        theirs = RandomSampler(seed=_mix(base ^ number))
+        expected = {name: theirs.sample_independent(None, None, name, d) for name, d in sorted(distributions.items())}
+        assert ours.params(number) == expected | {"optimizer": "adam"}
 
 
 def test_no_two_trials_of_a_study_are_equal() -> None:
