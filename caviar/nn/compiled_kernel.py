@@ -89,6 +89,9 @@ class CompiledKernel:
 
 def _read_only(array: np.ndarray) -> np.ndarray:
     """Return the array as the type that the functions are compiled for: contiguous, not to be written to."""
+    flags = array.flags
+    if flags.c_contiguous and not flags.writeable:
+        return array
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

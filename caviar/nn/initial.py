@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,16 @@ class _Generators(threading.local):
     def __init__(self) -> None:
         self.bits = np.random.Philox(0)
         self.generator = np.random.Generator(self.bits)
+        self.key, self.counter = np.zeros(2, np.uint64), np.zeros(4, np.uint64)
+        #: With nothing drawn yet.
+        self.state: Any = {
+            "bit_generator": "Philox",
+            "state": {"counter": self.counter, "key": self.key},
+            "buffer": np.zeros(4, np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
 
 
 _THREAD = _Generators()
@@ -66,17 +77,12 @@ def epoch_order(key: Key, epoch: int, n_examples: int) -> np.ndarray:
 
 
 def _generator(key: Key, purpose: int, epoch: int) -> np.random.Generator:
-    if any(not 0 <= word <= MAX_SEED for word in key):
+    seed, number = key
+    if not (0 <= seed <= MAX_SEED and 0 <= number <= MAX_SEED):
         raise SettingsError(f"expected a study seed and a trial number from 0 to 2**63 - 1, found {key!r}")
-    counter = np.array([0, 0, epoch, purpose], np.uint64)
+    thread = _THREAD
+    thread.key[0], thread.key[1] = seed, number
+    thread.counter[2], thread.counter[3] = epoch, purpose
     # a new generator would ask the system for entropy, which takes longer than an epoch of some networks
-    _THREAD.bits.state = {
-        "bit_generator": "Philox",
-        "state": {"counter": counter, "key": np.array(key, np.uint64)},
-        # nothing drawn yet
-        "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    return _THREAD.generator
+    thread.bits.state = thread.state
+    return thread.generator
