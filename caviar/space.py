@@ -11,7 +11,9 @@ Bounds are inclusive. Tiers 1 (tune first) to 3 (tune last) say how much a param
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -60,6 +62,9 @@ class Float:
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
+    def __str__(self) -> str:
+        return _words(self)
+
 
 @dataclass(frozen=True)
 class Int:
@@ -89,6 +94,9 @@ class Int:
         _check_scale(self.low, self.high, self.scale)
         _check_tier(self.tier)
 
+    def __str__(self) -> str:
+        return _words(self)
+
 
 @dataclass(frozen=True, init=False)
 class Categorical:
@@ -116,6 +124,9 @@ class Categorical:
         _check_tier(tier)
         object.__setattr__(self, "choices", tuple(choices))
         object.__setattr__(self, "tier", tier)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.choices))
 
     def __repr__(self) -> str:
         return f"Categorical({', '.join(map(repr, self.choices))}, tier={self.tier})"
@@ -195,6 +206,15 @@ class SearchSpace(Mapping[str, "Domain | Value"]):
     def to_dict(self) -> dict[str, Any]:
         """Return the space as plain data, as a space file holds it; `from_dict` reads it back."""
         return {name: _domain_to_dict(domain) for name, domain in sorted(self.items())}
+
+    def to_toml(self) -> str:
+        """Return the text of a space file; `from_toml` reads it back."""
+        fixed = [f"{_toml(name)} = {_toml(value, is_key=False)}" for name, value in sorted(self.fixed.items())]
+        tables = []
+        for name, domain in self.domains.items():
+            lines = [f"{key} = {_toml(value, is_key=False)}" for key, value in _domain_to_dict(domain).items()]
+            tables.append("\n".join([f"[{_toml(name)}]", *lines]))
+        return "\n\n".join([*(["\n".join(fixed)] if fixed else []), *tables]) + "\n"
 
     @classmethod
     def from_dict(cls, tables: Mapping[str, Any]) -> SearchSpace:
@@ -294,6 +314,24 @@ def _domain_to_dict(domain: Domain | Value) -> Any:
             "tier": domain.tier,
         }
     return domain
+
+
+def _words(domain: Float | Int) -> str:
+    """Return a range as people read it."""
+    scale = "" if domain.scale == "linear" else f" ({domain.scale})"
+    low, high = (f"{bound:g}" if isinstance(bound, float) else str(bound) for bound in (domain.low, domain.high))
+    return f"{low} to {high}{scale}"
+
+
+def _toml(value: Any, *, is_key: bool = True) -> str:
+    """Return a name or a value as TOML has it."""
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(one, is_key=False) for one in value)}]"
+    if not isinstance(value, str):
+        return repr(value)
+    if is_key and re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        return value
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the escapes of JSON are TOML's, too
 
 
 def _refuse_with(table: Mapping[str, Any], key: str, allowed: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from caviar.panda.session import PandaSession
     from caviar.panda.shelf import Policy
     from caviar.panda.start import Nursery
+    from caviar.search.refine import Refinement
     from caviar.training.state import TrainState
 
 
@@ -155,6 +157,39 @@ class Study:
             )
         finally:
             executor.close()
+
+    def refine(self, n_best: int | None = None, *, keep: bool = True) -> Refinement:
+        """Narrow the space to where the best trials lie: coarse to fine.
+
+        Looked at are the COMPLETE trials that its space could have drawn, whichever version of it did; babysat ones are
+        left out. See :func:`caviar.search.refine.refine`.
+
+        Args:
+            n_best: how many count as the best; where absent, the square root of all.
+            keep: make what is narrower the next version of the study's space, from which trials to come are drawn.
+
+        Raises:
+            SettingsError: there are too few trials, or nothing to narrow.
+            StudyBusy: a coordinator is sweeping the study.
+        """
+        from caviar.search.refine import could_draw, refine
+
+        spec = self.storage.get_study(self.name)
+        space = SearchSpace.from_dict(spec.space)
+        babysat = {session.number for session in self.storage.sessions.all(self.name)}
+        ranked = []
+        for page in self.pages(where="state = 'COMPLETE' and parent is null and value is not nan"):
+            ranked += [
+                (spec.direction.sign * trial.value, trial.metrics.get("val_loss", math.inf), trial.number, trial.params)
+                for trial in page
+                if trial.value is not None and trial.number not in babysat and could_draw(space, trial.params)
+            ]
+        ranked.sort(key=lambda trial: trial[:3])
+        found = refine(space, [params for *_, params in ranked], whole("best", n_best))
+        if keep and found.is_narrower:
+            found = replace(found, version=self.storage.add_space(self.name, found.space.to_dict()))
+            self.spec = self.storage.get_study(self.name)
+        return found
 
     def _prepare(self) -> Dataset:
         """Load the data and have the kernel ready, whose code the workers of this machine then find on the disk."""

@@ -74,9 +74,10 @@ def print_study_or_trial(name: str, as_json: bool, url: str | None) -> int:
 
 
 def _print_study(storage: Storage, name: str, as_json: bool) -> None:
-    row, runs = study_row(storage.summary(name)), storage.ledgers.all(name)
+    summary, runs = storage.summary(name), storage.ledgers.all(name)
+    row, space = study_row(summary), summary.spec.space
     if as_json:
-        print_json(row | {"sweeps": [run_row(run) for run in runs]})
+        print_json(row | {"space": space, "sweeps": [run_row(run) for run in runs]})
         return
     best = row.pop("best")
     row["states"] = ", ".join(f"{n} {state}" for state, n in row["states"].items()) or None
@@ -84,6 +85,12 @@ def _print_study(storage: Storage, name: str, as_json: bool) -> None:
     for key, value in row.items():
         if value is not None:
             print(f"{key:14} {shown(str(value))}")
+    if space:
+        from caviar.space import SearchSpace  # most answers do without
+
+        print("space")
+        for param, domain in SearchSpace.from_dict(space).items():
+            print(f"  {shown(param):20} {shown(str(domain))}")
     if best:
         print(f"{'best':14} {name}/{best['number']}")
         _print_params_and_metrics(best)

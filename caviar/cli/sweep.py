@@ -14,6 +14,7 @@ from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
 from caviar.errors import SettingsError
 from caviar.records import SweepResult, Trial
+from caviar.search.refine import LEAST_TRIALS
 from caviar.space import SearchSpace
 from caviar.study import create_study
 
@@ -108,5 +109,7 @@ def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
     print("next")
     print(f"  caviar show {quoted}/{best.number}{at}")
     print(f"  caviar query {quoted} --sort -val_accuracy --limit 10{at}")
+    if result.progress.n_complete >= LEAST_TRIALS:
+        print(f"  caviar refine {quoted}{at}")
     n_held = max(result.progress.n_trials, result.progress.n_complete + result.progress.n_failed)
     print(f"  caviar sweep {quoted} --trials {2 * n_held}{at}")

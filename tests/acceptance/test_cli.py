@@ -217,6 +217,8 @@ def test_usage_errors_name_the_page_that_helps(caviar: Caviar, words: list[str],
         (["sweep", "a/b", "--workers", "0", "--trials", "1"], "a/b"),
         (["sweep", "", "--workers", "0", "--trials", "1"], "name"),
         (["sweep", "iris", "--workers=-2"], "workers must be at least 0"),
+        (["refine", "none"], "none"),
+        (["refine", "iris"], "expected at least 20 COMPLETE trials that the space could have drawn, found 3"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

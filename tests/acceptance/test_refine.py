@@ -1,0 +1,87 @@
+"""`caviar refine`: coarse to fine, from the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from caviar.space import SearchSpace
+
+if TYPE_CHECKING:
+    from tests.acceptance.conftest import Caviar
+
+SPACE = """batch_size = 16
+[learning_rate]
+low = 1e-4
+high = 1.0
+scale = "log"
+"""
+
+
+@pytest.fixture
+def coarse(caviar: Caviar) -> Caviar:
+    """The command in a folder with a study `my flowers` of 40 trials, and its space file."""
+    (caviar.folder / "coarse.toml").write_text(SPACE)
+    words = ["--data", "iris", "--space", "coarse.toml", "--trials", "40", "--epochs", "3", "--workers", "0"]
+    done = caviar.run("sweep", "my flowers", *words)
+    assert "caviar refine 'my flowers'\n" in done.stdout
+    return caviar
+
+
+def test_the_study_is_narrowed_and_goes_on(coarse: Caviar) -> None:
+    """The table says from what to what, and the command that it ends with draws from the narrower space."""
+    done = coarse.run("refine", "my flowers")
+
+    first, header, line, *_ = done.stdout.splitlines()
+    assert first == "the best 6 of 40 trials"
+    assert header.split() == ["param", "from", "to", "chance"]
+    assert line.startswith("learning_rate  0.0001 to 1 (log)  0.")
+    assert "version 2 of the space of my flowers" in done.stdout
+    assert done.stdout.endswith("next\n  caviar sweep 'my flowers' --trials 80\n")
+    coarse.run("sweep", "my flowers", "--trials", "43", "--workers", "0")
+    space = coarse.json("show", "my flowers", "--json")["space"]
+    rows = coarse.json("query", "my flowers", "--where", "space_version = 2", "--format", "json")
+    assert len(rows) == 3
+    bounds = space["learning_rate"]
+    assert all(bounds["low"] <= row["params"]["learning_rate"] <= bounds["high"] for row in rows)
+    assert (
+        f"learning_rate        {bounds['low']:g} to {bounds['high']:g} (log)" in coarse.run("show", "my flowers").stdout
+    )
+
+
+def test_a_narrower_space_is_written_to_a_file(coarse: Caviar) -> None:
+    """The study stays as it is until it is swept with that file."""
+    answer = coarse.json("refine", "my flowers", "--best", "10", "--to", "fine.toml", "--json")
+
+    fine = SearchSpace.from_toml(coarse.folder / "fine.toml")
+    assert (answer["best"], answer["trials"], answer["space_version"]) == (10, 40, None)
+    assert answer["space"] == fine.to_dict() != SearchSpace.from_toml(coarse.folder / "coarse.toml").to_dict()
+    (param,) = answer["params"]
+    assert param["narrower"] and param["param"] == "learning_rate" and param["chance"] < 0.05
+    assert coarse.json("show", "my flowers", "--json")["space_version"] == 1
+    next_words = coarse.run("refine", "my flowers", "--best", "10", "--to", "fine.toml").stdout.splitlines()[-1]
+    assert next_words == "  caviar sweep 'my flowers' --trials 80 --space fine.toml --new-space"
+    coarse.run("sweep", "my flowers", "--trials", "41", "--space", "fine.toml", "--new-space", "--workers", "0")
+    assert coarse.json("show", "my flowers/40", "--json")["space_version"] == 2
+
+
+def test_a_file_that_cannot_be_written_is_one_line(coarse: Caviar) -> None:
+    """And the study stays as it is."""
+    done = coarse.run("refine", "my flowers", "--to", "no/such/fine.toml", status=1)
+
+    assert done.stderr == "caviar: error: cannot write the space file 'no/such/fine.toml': No such file or directory\n"
+    assert done.stdout == ""
+
+
+def test_nothing_is_changed_where_the_best_lie_everywhere(caviar: Caviar) -> None:
+    """A param that no metric depends on is not narrowed; the study has no new version."""
+    (caviar.folder / "space.toml").write_text('optimizer = "adam"\n[momentum]\nlow = 0.1\nhigh = 0.9\n')
+    caviar.run(
+        "sweep", "s", "--data", "iris", "--space", "space.toml", "--trials", "30", "--epochs", "1", "--workers", "0"
+    )
+
+    done = caviar.run("refine", "s")
+
+    assert done.stdout.endswith("the best trials lie everywhere: nothing is narrowed\n")
+    assert caviar.json("show", "s", "--json")["space_version"] == 1
