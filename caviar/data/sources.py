@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Collection
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import numpy as np
 from caviar.data.arrays import read_features, read_npz
 from caviar.data.files import read_csv, read_parquet
 from caviar.data.idx import read_idx_folder
+from caviar.data.named import NAMED, read_named
 from caviar.data.raw import Column, RawData, check_columns, check_numeric, listed
 from caviar.data.tables import encode_rows, encode_table
 from caviar.errors import DataError, DataNotFound
@@ -37,11 +37,8 @@ _FASHION_CLASSES = (
     "Ankle boot",
 )
 
-#: Images of 8 by 8 pixels, and what they show.
-_DIGITS_SHAPE = (1797, 65)
-_SKLEARN = ("digits", "iris", "wine", "breast_cancer")
 #: Data sets that are given by name; the first is the default.
-NAMES = (*_SKLEARN, "fashion-mnist")
+NAMES = (*NAMED, "fashion-mnist")
 _SUFFIXES = (".csv", ".tsv", ".parquet", ".npz")
 
 
@@ -105,8 +102,8 @@ def read_source(spec: DataSpec) -> RawData:
     """
     resolved = resolve(spec.source, spec.target)
     source, target = resolved.source, resolved.target
-    if source in _SKLEARN:
-        return (_read_digits() if source == "digits" else None) or _read_sklearn(source)
+    if source in NAMED:
+        return read_named(source)
     if source == "fashion-mnist":
         if not FASHION_MNIST.is_dir():
             raise DataNotFound(
@@ -160,41 +157,6 @@ def _by_name(raw: RawData, columns: tuple[Column, ...], source: str) -> np.ndarr
     places = {name: place for place, name in enumerate(raw.features)}
     check_columns(columns, raw.features, repr(source))
     return raw.x[:, [places[name] for name in names]]
-
-
-def _read_digits() -> RawData | None:
-    """Return what `_read_sklearn("digits")` does from the file it reads; None where that is not as it is known.
-
-    Importing scikit-learn takes longer than all else before the first epoch of a small model.
-    """
-    found = find_spec("sklearn")
-    for folder in (found.submodule_search_locations if found else None) or ():
-        try:
-            table = np.loadtxt(Path(folder, "datasets", "data", "digits.csv.gz"), delimiter=",")
-        except (OSError, ValueError):
-            continue
-        if table.shape == _DIGITS_SHAPE:
-            return RawData(
-                name="digits",
-                x=table[:, :-1],
-                y=table[:, -1].astype(np.int64),
-                classes=tuple(str(digit) for digit in range(10)),
-                features=tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8)),
-            )
-    return None
-
-
-def _read_sklearn(name: str) -> RawData:
-    from sklearn import datasets
-
-    bunch = getattr(datasets, f"load_{name}")()
-    return RawData(
-        name=name,
-        x=np.asarray(bunch.data),
-        y=np.asarray(bunch.target, dtype=np.int64),
-        classes=tuple(str(word) for word in bunch.target_names),
-        features=tuple(str(word) for word in bunch.feature_names),
-    )
 
 
 def _unknown(source: str, path: Path) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from caviar.data import default_source, load_dataset, resolve
 from caviar.data import sources as data_sources
+from caviar.data.named import NAMED, read_named
 from caviar.data.sources import NAMES
 from caviar.errors import DataError, DataNotFound, SettingsError
 from caviar.records import DataSpec
@@ -187,25 +188,44 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_digits_are_those_of_scikit_learn() -> None:
-    """Read from the file, as its importing takes long, they are what it loads: values, labels and names."""
-    from sklearn.datasets import load_digits
+@pytest.mark.parametrize("name", NAMED)
+def test_a_set_of_scikit_learn_is_what_it_loads(name: str) -> None:
+    """Read from the file, as importing it takes long: the same values, labels and names, in the same order."""
+    from sklearn import datasets
 
-    raw = data_sources.read_source(resolve("digits"))
+    raw = data_sources.read_source(resolve(name))
 
-    bunch = load_digits()
+    bunch = getattr(datasets, f"load_{name}")()
     np.testing.assert_array_equal(raw.x, bunch.data)
     np.testing.assert_array_equal(raw.y, bunch.target)
     assert raw.classes == tuple(str(name) for name in bunch.target_names)
     assert raw.features == tuple(bunch.feature_names)
 
 
-def test_digits_are_read_without_scikit_learn() -> None:
+@pytest.mark.parametrize("name", NAMED)
+def test_a_set_of_scikit_learn_is_read_without_it(name: str) -> None:
     """Importing it takes longer than all else before the first epoch of a small model."""
-    code = "import sys; from caviar.data import load_dataset, resolve; load_dataset(resolve('digits')); "
+    code = f"import sys; from caviar.data import load_dataset, resolve; load_dataset(resolve({name!r})); "
     code += "assert not {'sklearn', 'pandas'} & set(sys.modules)"
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("text", ["150,4,a,b,c\n5.1,3.5,1.4,0.2,0\n", "nothing\nof the kind\n", None])
+def test_a_file_that_is_not_as_it_is_known_is_left_to_scikit_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """Cut, of another form or not there: what its own loader gives is taken."""
+    expected = read_named("iris")
+    if text is not None:
+        (tmp_path / "iris.csv").write_text(text)
+    monkeypatch.setitem(NAMED, "iris", dataclasses.replace(NAMED["iris"], file=str(tmp_path / "iris.csv")))
+
+    found = read_named("iris")
+
+    np.testing.assert_array_equal(found.x, expected.x)
+    np.testing.assert_array_equal(found.y, expected.y)
+    assert (found.classes, found.features) == (expected.classes, expected.features)
 
 
 def test_a_study_trains_on_what_it_is_named_after() -> None:
