@@ -92,6 +92,11 @@ class StudySpec:
     #: Which version of the space this is, counted from 1: a study's space may be changed, explicitly.
     space_version: int = 1
 
+    def rank(self, trial: Trial) -> tuple[float, float, int]:
+        """Return what orders COMPLETE trials, best first: value, then `val_loss`, then number."""
+        assert trial.value is not None
+        return self.direction.sign * trial.value, trial.metrics.get("val_loss", float("inf")), trial.number
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from caviar.records import (
     Trial,
     TrialState,
 )
+from caviar.repeats import Retest, first_trials, repeats_of, retests
 from caviar.space import SearchSpace
 from caviar.storage import Storage
 from caviar.study_settings import (
@@ -131,10 +131,22 @@ class Study:
             on_progress: called a few times a second.
             is_interrupted: asked as often whether to stop.
         """
-        from caviar.sweep import sweep  # with it comes Optuna, which panda mode does without
 
         if n_trials < 1:
             raise SettingsError(f"trials must be at least 1, found {n_trials}")
+        return self._sweep(n_trials, (), n_workers, address, on_progress, is_interrupted)
+
+    def _sweep(
+        self,
+        n_trials: int,
+        repeated: Sequence[Trial],
+        n_workers: int | None,
+        address: str | None,
+        on_progress: Callable[[SweepProgress], None],
+        is_interrupted: Callable[[], bool],
+    ) -> SweepResult:
+        from caviar.sweep import sweep  # with it comes Optuna, which panda mode does without
+
         if n_workers is not None and n_workers < 0:
             raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
         if self._is_done(n_trials):  # no Ray need be started for that
@@ -154,9 +166,52 @@ class Study:
                 is_interrupted=is_interrupted,
                 spool_folder=spool_folder(),
                 hand_over=self._hand_over,
+                repeated=repeated,
             )
         finally:
             executor.close()
+
+    def retest(
+        self,
+        n_best: int = 5,
+        n_times: int = 5,
+        *,
+        n_workers: int | None = None,
+        address: str | None = None,
+        on_progress: Callable[[SweepProgress], None] = lambda progress: None,
+        is_interrupted: Callable[[], bool] = lambda: False,
+    ) -> list[Retest]:
+        """Train the best trials again from other random bits: are their params good, or was it luck?
+
+        Each is trained under new numbers, as trials like any other, until it has been so `n_times`: called again,
+        nothing happens, and a larger number goes on. Trials that an earlier sweep left unfinished are trained, too.
+
+        Args:
+            n_best: so many trials, those with the best values; of several with the same params the first.
+            n_times: how often the params of each are trained once more.
+            n_workers, address, on_progress, is_interrupted: as for :meth:`sweep`.
+
+        Returns:
+            What became of each, by the mean of its new values, best first; interrupted, what there is.
+
+        Raises:
+            TrialNotFound: no trial is COMPLETE.
+            StudyBusy: another coordinator sweeps this study.
+        """
+        n_best, n_times = whole("best", n_best) or 0, whole("times", n_times) or 0
+        if n_best < 1 or n_times < 1:
+            raise SettingsError(f"best and times must be at least 1, found {n_best} and {n_times}")
+        self.spec = self.storage.get_study(self.name)
+        chosen = first_trials(self.storage, self.spec)[:n_best]
+        if not chosen:
+            raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial to test again; sweep it first")
+        repeats = repeats_of(self.storage, self.name, chosen)
+        missing = [trial for trial in chosen for _ in range(n_times - len(repeats[trial.number]))]
+        if missing or not all(trial.state.is_finished for found in repeats.values() for trial in found):
+            n_held = self.summary().n_trials
+            self._sweep(n_held + len(missing), missing, n_workers, address, on_progress, is_interrupted)
+            repeats = repeats_of(self.storage, self.name, chosen)
+        return retests(self.spec, chosen, repeats)
 
     def refine(self, n_best: int | None = None, *, keep: bool = True) -> Refinement:
         """Narrow the space to where the best trials lie: coarse to fine.
@@ -174,18 +229,10 @@ class Study:
         """
         from caviar.search.refine import could_draw, refine
 
-        spec = self.storage.get_study(self.name)
-        space = SearchSpace.from_dict(spec.space)
-        babysat = {session.number for session in self.storage.sessions.all(self.name)}
-        ranked = []
-        for page in self.pages(where="state = 'COMPLETE' and parent is null and value is not nan"):
-            ranked += [
-                (spec.direction.sign * trial.value, trial.metrics.get("val_loss", math.inf), trial.number, trial.params)
-                for trial in page
-                if trial.value is not None and trial.number not in babysat and could_draw(space, trial.params)
-            ]
-        ranked.sort(key=lambda trial: trial[:3])
-        found = refine(space, [params for *_, params in ranked], whole("best", n_best))
+        self.spec = self.storage.get_study(self.name)
+        space = SearchSpace.from_dict(self.spec.space)
+        drawn = [trial.params for trial in first_trials(self.storage, self.spec) if could_draw(space, trial.params)]
+        found = refine(space, drawn, whole("best", n_best))
         if keep and found.is_narrower:
             found = replace(found, version=self.storage.add_space(self.name, found.space.to_dict()))
             self.spec = self.storage.get_study(self.name)

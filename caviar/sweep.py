@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from caviar.ledger import Ledger
 from caviar.recorder import Recorder
 from caviar.records import (
     Intervention,
+    Params,
     Reason,
     Status,
     StudySpec,
@@ -63,6 +64,7 @@ def sweep(
     is_interrupted: Callable[[], bool] = lambda: False,
     spool_folder: Path = Path(DEFAULT_FOLDER),
     hand_over: HandOver | None = None,
+    repeated: Sequence[Trial] = (),
 ) -> SweepResult:
     """Train until the study holds `n_trials` trials, all of them ended.
 
@@ -78,6 +80,8 @@ def sweep(
         is_interrupted: asked as often; once it is true the sweep ends after writing what it has.
         spool_folder: where results wait while the database does not answer.
         hand_over: how panda mode takes a trial that is asked for; where absent, none is given away.
+        repeated: trials whose params are trained once more, under numbers and so from random bits of their own; they
+            count in `n_trials`, and go before any that are drawn.
 
     Raises:
         StudyBusy: another coordinator sweeps this study.
@@ -86,7 +90,8 @@ def sweep(
     """
     recorder = Recorder(storage, spec.name, new_holder(), Spool(spec, spool_folder))
     try:
-        return _Sweep(storage, recorder, spec, data, executor, n_trials, on_progress, is_interrupted, hand_over).run()
+        coordinator = _Sweep(storage, recorder, spec, data, executor, n_trials, on_progress, is_interrupted, hand_over)
+        return coordinator.run(repeated)
     finally:
         recorder.close()
 
@@ -123,15 +128,16 @@ class _Sweep:
         self.judged: dict[str, float] | None = None  # what the best trial's worker found on the test part
         self.ledger = Ledger(storage, spec.name, recorder.owner)
 
-    def run(self) -> SweepResult:
+    def run(self, repeated: Sequence[Trial]) -> SweepResult:
         try:
-            return self._run()
+            return self._run(repeated)
         finally:
             self.ledger.close(self.n_ended_now, self.recorder.write_s)
 
-    def _run(self) -> SweepResult:
+    def _run(self, repeated: Sequence[Trial]) -> SweepResult:
         try:
             self._recall()
+            self._repeat(repeated)
             if self.pool or self._n_to_draw:
                 self.ledger.open()
             self.executor.load(self.data)
@@ -196,25 +202,31 @@ class _Sweep:
         return max(self.n_trials - sum(self.counts.values()), 0)
 
     def _sample(self, n_most: int) -> None:
-        """Add the next trials, up to the budget, to the database and to the pool."""
-        n_new = min(n_most, self._n_to_draw)
-        if not n_new:
-            return
+        """Draw the next trials, up to the budget."""
+        version = self.spec.space_version
+        self._add([(n, self.sampler.params(n), version) for n in self._numbers(min(n_most, self._n_to_draw))])
+
+    def _repeat(self, trials: Sequence[Trial]) -> None:
+        """Take the params of some trials once more."""
+        numbered = zip(self._numbers(len(trials)), trials, strict=True)
+        self._add([(number, dict(trial.params), trial.space_version) for number, trial in numbered])
+
+    def _numbers(self, n: int) -> list[int]:
+        """Return the next numbers that no trial has."""
         free = (number for number in itertools.count(self.next_number) if number not in self.babysat)
-        numbers = list(itertools.islice(free, n_new))
+        return list(itertools.islice(free, n))
+
+    def _add(self, drawn: list[tuple[int, Params, int]]) -> None:
+        """Add trials to the database and to the pool: number, params, and version of the space."""
+        if not drawn:
+            return
         trials = [
-            Trial(
-                study=self.spec.name,
-                number=n,
-                state=TrialState.WAITING,
-                params=self.sampler.params(n),
-                space_version=self.spec.space_version,
-            )
-            for n in numbers
+            Trial(study=self.spec.name, number=n, state=TrialState.WAITING, params=params, space_version=version)
+            for n, params, version in drawn
         ]
         self.recorder.add(trials)
-        self.counts[TrialState.WAITING] += n_new
-        self.next_number = numbers[-1] + 1
+        self.counts[TrialState.WAITING] += len(trials)
+        self.next_number = trials[-1].number + 1
         self._fill(trials)
 
     def _fill(self, trials: list[Trial]) -> None:
@@ -313,7 +325,8 @@ class _Sweep:
         trial = self._trial(task, outcome)
         self.begun.pop(task.number, None)
         self.space_versions.pop(task.number)
-        if trial.state is TrialState.COMPLETE and (self.best is None or self._rank(trial) < self._rank(self.best)):
+        rank = self.spec.rank
+        if trial.state is TrialState.COMPLETE and (self.best is None or rank(trial) < rank(self.best)):
             self.best, self.judged = trial, outcome.test_metrics
         self._record(TrialResult(trial=trial, reports=outcome.reports))
 
@@ -420,11 +433,6 @@ class _Sweep:
         self.recorder.flush()
         answer = replace(request, status=Status.REJECTED, message=why, applied_at=datetime.now(UTC))
         self.storage.sessions.answer(answer, None)
-
-    def _rank(self, trial: Trial) -> tuple[float, float, int]:
-        """Return what orders trials, best first: value, then `val_loss`, then number."""
-        assert trial.value is not None
-        return self.spec.direction.sign * trial.value, trial.metrics.get("val_loss", float("inf")), trial.number
 
     def _judge_best(self) -> None:
         """Write what the best trial gave on the test part (docs/decisions/0003)."""

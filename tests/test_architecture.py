@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "search": {*RECORDS, "space"},
     "storage": {*RECORDS, "space"},
     "recorder": {*RECORDS, "storage"},
+    "repeats": {*RECORDS, "storage"},
     "ledger": {*MATHS, "training", "execution", "storage", "space"},
     "sweep": {*MATHS, "training", "execution", "storage", "search", "space", "ledger", "recorder"},
     "panda": {*MATHS, "training", "execution", "storage", "space"},

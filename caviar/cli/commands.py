@@ -168,6 +168,7 @@ def show(
 # Loaded when they are used.
 app.command("caviar.cli.panda:panda", name="panda")
 app.command("caviar.cli.refine:refine", help="Narrow the space of STUDY to where its best trials lie.")
+app.command("caviar.cli.retest:retest", help="Train the best trials of STUDY again, to tell the good from the lucky.")
 app.command("caviar.cli.model:predict", help="Print the class that a model predicts for each example of a file.")
 app.command(
     "caviar.cli.database:sql", help="Run one SQL statement that reads, best over the views v_trials, v_best, ..."

@@ -110,6 +110,7 @@ def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
     print(f"  caviar show {quoted}/{best.number}{at}")
     print(f"  caviar query {quoted} --sort -val_accuracy --limit 10{at}")
     if result.progress.n_complete >= LEAST_TRIALS:
+        print(f"  caviar retest {quoted}{at}")
         print(f"  caviar refine {quoted}{at}")
     n_held = max(result.progress.n_trials, result.progress.n_complete + result.progress.n_failed)
     print(f"  caviar sweep {quoted} --trials {2 * n_held}{at}")

@@ -1,0 +1,108 @@
+"""`caviar retest`: the best trials once more, from other random bits."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import sys
+from typing import Any
+
+from caviar.bootstrap import check_cluster, cluster_address
+from caviar.cli.arguments import Json, Storage
+from caviar.cli.display import SweepDisplay
+from caviar.cli.formats import print_json
+from caviar.cli.interrupt import interruptible
+from caviar.cli.tables import print_table
+from caviar.repeats import Retest
+from caviar.study import load_study
+
+
+def retest(
+    study: str,
+    /,
+    *,
+    best: int = 5,
+    times: int = 5,
+    workers: int | None = None,
+    address: str | None = None,
+    json: Json = False,
+    storage: Storage = None,
+) -> int:
+    """Train the best trials of STUDY again, from other weights: were their params good, or was it luck?
+
+    The new trials are ones of the study like any other. Run again and nothing happens; a larger --times goes on.
+
+    Parameters
+    ----------
+    best
+        How many trials, those with the best values.
+    times
+        How often each is trained once more, in all.
+    workers
+        Models trained at a time; 0 trains in this process, without Ray [every core, where there is enough to do].
+    address
+        HOST:PORT of a running Ray cluster [CAVIAR_ADDRESS, else a Ray started for this].
+    """
+    if workers != 0 and (cluster := cluster_address(address)) is not None:
+        check_cluster(cluster)
+    opened = load_study(study, storage=storage)
+    try:
+        with interruptible() as is_interrupted, SweepDisplay(opened.spec) as display:
+            found = opened.retest(
+                best,
+                times,
+                n_workers=workers,
+                address=address,
+                on_progress=display.update,
+                is_interrupted=is_interrupted,
+            )
+            interrupted = is_interrupted()
+    finally:
+        opened.storage.close()
+    if json:
+        print_json({"study": study, "interrupted": interrupted, "retests": [_row(one) for one in found]})
+    else:
+        _print(found, opened.spec.metric, f" --storage {shlex.quote(storage)}" if storage else "")
+    if interrupted:
+        print("caviar: interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _print(found: list[Retest], metric: str, at: str) -> None:
+    print_table(
+        [
+            {
+                "trial": one.trial.name,
+                f"{metric} then": one.trial.value,
+                "again": one.mean,
+                "lowest": min(one.values, default=None),
+                "highest": max(one.values, default=None),
+                "times": len(one.values),
+                **({"failed": one.n_failed} if any(other.n_failed for other in found) else {}),
+            }
+            for one in found
+        ],
+        "",
+    )
+    first = found[0]
+    if first.mean is None:
+        print("none of them was COMPLETE again")
+        return
+    pairs = [(one.trial.value, one.mean) for one in found if one.trial.value is not None and one.mean is not None]
+    then, again = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    print(f"on average {then:.4g} then, {again:.4g} again: the difference was luck")
+    print(f"best again   {first.trial.name}")
+    for name, value in first.trial.params.items():
+        print(f"  {name:20} {value:.6g}" if isinstance(value, float) else f"  {name:20} {value}")
+    print(f"next\n  caviar panda start {shlex.quote(first.trial.name)} --until-stopped{at}")
+
+
+def _row(one: Retest) -> dict[str, Any]:
+    return {
+        "trial": one.trial.name,
+        "params": dict(one.trial.params),
+        "value": one.trial.value,
+        "mean": one.mean,
+        "repeats": [{"trial": again.name, "state": again.state.value, "value": again.value} for again in one.repeats],
+    }

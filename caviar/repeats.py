@@ -1,0 +1,80 @@
+"""Trials of the same params: a value that was good once may have been luck (lecture, "re-test occasionally").
+
+A trial's random bits come from its number, so the same params under another number start from other weights and see the
+examples in another order. No mark is needed: trials are repeats where their params are the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from caviar.records import Params, StudySpec, Trial, TrialState
+from caviar.storage.base import Storage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retest:
+    """What became of a trial's params when they were trained again."""
+
+    #: Whose value made it one of the best: among many trials the luckiest, too, so its value is not counted again.
+    trial: Trial
+    #: Those that came after it, in order of number.
+    repeats: tuple[Trial, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The values of the repeats that are COMPLETE."""
+        return [t.value for t in self.repeats if t.state is TrialState.COMPLETE and t.value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of these values, if there is any: what may be expected of the params."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def n_failed(self) -> int:
+        """How many repeats failed, as those that diverge."""
+        return sum(t.state is TrialState.FAIL for t in self.repeats)
+
+
+def first_trials(storage: Storage, spec: StudySpec) -> list[Trial]:
+    """Return the COMPLETE trials of a study, best first; of several with the same params the first.
+
+    Babysat ones are left out, as what was done to them is not in their params.
+    """
+    found: dict[object, Trial] = {}
+    for trial in _untended(storage, spec.name, "state = 'COMPLETE' and value is not nan"):
+        if trial.value is not None:
+            found.setdefault(_key(trial.params), trial)
+    return sorted(found.values(), key=spec.rank)
+
+
+def repeats_of(storage: Storage, study: str, trials: Sequence[Trial]) -> dict[int, list[Trial]]:
+    """Return the later trials with the same params, in whatever state, by the number of each trial."""
+    numbers = {_key(trial.params): trial.number for trial in trials}
+    found: dict[int, list[Trial]] = {trial.number: [] for trial in trials}
+    for trial in _untended(storage, study, f"number > {min(found, default=0)}"):
+        number = numbers.get(_key(trial.params))
+        if number is not None and trial.number > number:
+            found[number].append(trial)
+    return found
+
+
+def retests(spec: StudySpec, trials: Sequence[Trial], repeats: Mapping[int, Sequence[Trial]]) -> list[Retest]:
+    """Return what became of each trial, by the mean of the new values, best first."""
+    found = [Retest(trial=trial, repeats=tuple(repeats[trial.number])) for trial in trials]
+    sign = spec.direction.sign
+    return sorted(found, key=lambda retest: float("inf") if retest.mean is None else sign * retest.mean)
+
+
+def _untended(storage: Storage, study: str, where: str) -> Iterable[Trial]:
+    """Return trials that began with their params and were left to themselves, in order of number."""
+    babysat = {session.number for session in storage.sessions.all(study)}
+    for page in storage.pages(study, where=f"parent is null and ({where})"):
+        yield from (trial for trial in page if trial.number not in babysat)
+
+
+def _key(params: Params) -> object:
+    return tuple(sorted(params.items()))
