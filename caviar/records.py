@@ -5,6 +5,7 @@ Times are timezone-aware UTC. Enum values are the words that the database stores
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -93,9 +94,10 @@ class StudySpec:
     space_version: int = 1
 
     def rank(self, trial: Trial) -> tuple[float, float, int]:
-        """Return what orders COMPLETE trials, best first: value, then `val_loss`, then number."""
-        assert trial.value is not None
-        return self.direction.sign * trial.value, trial.metrics.get("val_loss", float("inf")), trial.number
+        """Return what orders trials, best first: value, `val_loss`, number. Without a value they come last."""
+        value = math.inf if trial.value is None else self.direction.sign * trial.value
+        loss = trial.metrics.get("val_loss", math.inf)
+        return value, math.inf if math.isnan(loss) else loss, trial.number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,15 +39,20 @@ class Retest:
         return sum(t.state is TrialState.FAIL for t in self.repeats)
 
 
-def first_trials(storage: Storage, spec: StudySpec) -> list[Trial]:
+def first_trials(storage: Storage, spec: StudySpec, *, diverged: bool = False) -> list[Trial]:
     """Return the COMPLETE trials of a study, best first; of several with the same params the first.
 
     Babysat ones are left out, as what was done to them is not in their params.
+
+    Args:
+        storage: the trial database.
+        spec: of the study.
+        diverged: return those that diverged, too, after the others.
     """
+    where = "state = 'COMPLETE' and value is not null" + (" or reason = 'diverged'" if diverged else "")
     found: dict[object, Trial] = {}
-    for trial in _untended(storage, spec.name, "state = 'COMPLETE' and value is not nan"):
-        if trial.value is not None:
-            found.setdefault(_key(trial.params), trial)
+    for trial in _untended(storage, spec.name, where):
+        found.setdefault(_key(trial.params), trial)
     return sorted(found.values(), key=spec.rank)
 
 

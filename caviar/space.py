@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from caviar.errors import SpaceError
+from caviar.wording import plain
 
 SCALES = ("linear", "log", "one-minus-log")
 TIERS = (1, 2, 3)
@@ -126,7 +127,7 @@ class Categorical:
         object.__setattr__(self, "tier", tier)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.choices))
+        return ", ".join(plain(one) if isinstance(one, float) else repr(one) for one in self.choices)
 
     def __repr__(self) -> str:
         return f"Categorical({', '.join(map(repr, self.choices))}, tier={self.tier})"
@@ -319,8 +320,7 @@ def _domain_to_dict(domain: Domain | Value) -> Any:
 def _words(domain: Float | Int) -> str:
     """Return a range as people read it."""
     scale = "" if domain.scale == "linear" else f" ({domain.scale})"
-    low, high = (f"{bound:g}" if isinstance(bound, float) else str(bound) for bound in (domain.low, domain.high))
-    return f"{low} to {high}{scale}"
+    return f"{plain(domain.low)} to {plain(domain.high)}{scale}"
 
 
 def _toml(value: Any, *, is_key: bool = True) -> str:

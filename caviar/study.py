@@ -36,6 +36,7 @@ from caviar.study_settings import (
     whole,
 )
 from caviar.training.dataset import Dataset
+from caviar.training.hyperparameters import is_limit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from caviar.panda.session import PandaSession
     from caviar.panda.shelf import Policy
     from caviar.panda.start import Nursery
-    from caviar.search.refine import Refinement
+    from caviar.search.refine import Narrowing, Refinement
     from caviar.training.state import TrainState
 
 
@@ -149,6 +150,7 @@ class Study:
 
         if n_workers is not None and n_workers < 0:
             raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
+        self.spec = self.storage.get_study(self.name)  # whose space another process may have changed meanwhile
         if self._is_done(n_trials):  # no Ray need be started for that
             address, n_workers = None, 0
         with ThreadPoolExecutor(1) as beside:  # while this process joins a cluster
@@ -201,7 +203,6 @@ class Study:
         n_best, n_times = whole("best", n_best) or 0, whole("times", n_times) or 0
         if n_best < 1 or n_times < 1:
             raise SettingsError(f"best and times must be at least 1, found {n_best} and {n_times}")
-        self.spec = self.storage.get_study(self.name)
         chosen = first_trials(self.storage, self.spec)[:n_best]
         if not chosen:
             raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial to test again; sweep it first")
@@ -216,11 +217,12 @@ class Study:
     def refine(self, n_best: int | None = None, *, keep: bool = True) -> Refinement:
         """Narrow the space to where the best trials lie: coarse to fine.
 
-        Looked at are the COMPLETE trials that its space could have drawn, whichever version of it did; babysat ones are
-        left out. See :func:`caviar.search.refine.refine`.
+        Looked at are the trials that its space could have drawn, whichever version of it did, and that are COMPLETE or
+        diverged; of several with the same params the first, and no babysat ones. See
+        :func:`caviar.search.refine.refine`.
 
         Args:
-            n_best: how many count as the best; where absent, the square root of all.
+            n_best: how many count as the best; where absent, the square root of those that are COMPLETE.
             keep: make what is narrower the next version of the study's space, from which trials to come are drawn.
 
         Raises:
@@ -230,9 +232,13 @@ class Study:
         from caviar.search.refine import could_draw, refine
 
         self.spec = self.storage.get_study(self.name)
+        if not self.spec.space:
+            raise SettingsError(f"study {self.name!r} was made through Optuna and has no space of its own to narrow")
         space = SearchSpace.from_dict(self.spec.space)
-        drawn = [trial.params for trial in first_trials(self.storage, self.spec) if could_draw(space, trial.params)]
-        found = refine(space, drawn, whole("best", n_best))
+        drawn = [t for t in first_trials(self.storage, self.spec, diverged=True) if could_draw(space, t.params)]
+        complete = [trial.params for trial in drawn if trial.value is not None]
+        found = refine(space, complete, [t.params for t in drawn[len(complete) :]], whole("best", n_best))
+        found = replace(found, params=tuple(map(_without_limits, found.params)))
         if keep and found.is_narrower:
             found = replace(found, version=self.storage.add_space(self.name, found.space.to_dict()))
             self.spec = self.storage.get_study(self.name)
@@ -473,6 +479,12 @@ def create_study(
         opened.add_space(name, asked["space"])
         found = opened.get_study(name)
     return Study(found, opened)
+
+
+def _without_limits(param: Narrowing) -> Narrowing:
+    """Leave out the bounds beyond which the network knows no values."""
+    reached = {which: bound for which, bound in param.reached.items() if not is_limit(param.name, bound)}
+    return replace(param, reached=reached)
 
 
 def _warn(line: str) -> None:

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "errors": set(),
     "records": set(),
     "wording": set(),
-    "space": {"errors"},
+    "space": {"errors", "wording"},
     "nn": {"errors"},
     "training": MATHS,
     "data": {*MATHS, "training"},

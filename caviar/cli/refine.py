@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from caviar.cli.arguments import Json, Storage
 from caviar.cli.formats import print_json
 from caviar.cli.tables import print_table
 from caviar.errors import SettingsError
+from caviar.records import TrialState
 from caviar.search.refine import Narrowing, Refinement
+from caviar.space import SearchSpace
 from caviar.study import load_study
-from caviar.wording import counted
+from caviar.wording import counted, plain
 
 
 def refine(
@@ -29,19 +32,22 @@ def refine(
     to
         Write the narrower space to this TOML file, and leave the study as it is.
     """
+    if to is not None and to.suffix != ".toml":
+        raise SettingsError(f"expected a space file that ends in .toml, found {str(to)!r}; name it so")
     opened = load_study(study, storage=storage)
     try:
         found = opened.refine(best, keep=to is None)
-        n_held = opened.summary().n_trials
+        counts = opened.summary().counts
     finally:
         opened.storage.close()
-    if to is not None:
-        _write(found, to)
+    if to is not None and found.is_narrower:
+        _write(found.space, to)
     if json:
         print_json(
             {
                 "study": study,
                 "trials": found.n_trials,
+                "diverged": found.n_diverged,
                 "best": found.n_best,
                 "space_version": found.version,
                 "space": found.space.to_dict(),
@@ -49,49 +55,62 @@ def refine(
             }
         )
         return 0
-    print(f"the best {found.n_best} of {counted(found.n_trials, 'trial')}")
-    print_table(
-        [
-            {
-                "param": param.name,
-                "from": str(param.before),
-                "to": str(param.after) if param.is_narrower else "the same",
-                "chance": param.chance,
-            }
-            for param in found.params
-        ],
-        "",
-    )
-    for param in found.params:
-        for which, bound in param.reached.items():
-            print(f"the best trials reach the {which} bound of {param.name}, {bound:g}: values beyond may be better")
+    _print(found)
     if not found.is_narrower:
-        print("the best trials lie everywhere: nothing is narrowed")
+        print("nothing is narrowed: of no param the best trials lie closer together than by chance")
         return 0
-    words = ["caviar", "sweep", study, "--trials", str(2 * n_held)]
-    if to is None:
-        print(f"version {found.version} of the space of {study}; the trials to come are drawn from it")
-    else:
+    words = ["caviar", "sweep", study, "--trials", str(2 * sum(counts.values()))]
+    if to is not None:
+        print(f"the narrower space is in {str(to)!r}")
         words += ["--space", str(to), "--new-space"]
+    else:
+        n_waiting = counts.get(TrialState.WAITING, 0)
+        but = f", but for {counted(n_waiting, 'trial')} that wait already" if n_waiting else ""
+        print(f"version {found.version} of the space of {study}; the trials to come are drawn from it{but}")
     if storage:
         words += ["--storage", storage]
     print(f"next\n  {shlex.join(words)}")
     return 0
 
 
+def _print(found: Refinement) -> None:
+    diverged = f", of which {found.n_diverged} diverged" if found.n_diverged else ""
+    print(f"the best {found.n_best} of {counted(found.n_trials, 'trial')}{diverged}")
+    rows = [
+        {
+            "param": param.name,
+            "from": str(param.before),
+            "to": str(param.after) if param.is_narrower else "the same",
+            "chance": param.chance,
+        }
+        for param in found.params
+    ]
+    print_table(rows, "")
+    for param in found.params:
+        for which, bound in param.reached.items():
+            where = "below" if which == "low" else "above"
+            print(f"the best trials reach {param.name} = {plain(bound)}, where the space ends: try some {where}")
+
+
 def _row(param: Narrowing) -> dict[str, Any]:
     return {
         "param": param.name,
         "narrower": param.is_narrower,
-        "from": str(param.before),
-        "to": str(param.after),
+        "from": SearchSpace(x=param.before).to_dict()["x"],
+        "to": SearchSpace(x=param.after).to_dict()["x"],
         "chance": param.chance,
         "reached": dict(param.reached),
     }
 
 
-def _write(found: Refinement, to: Path) -> None:
+def _write(space: SearchSpace, to: Path) -> None:
+    """Write a space file, whole or not at all."""
+    beside = to.with_name(f".{to.name}.{os.getpid()}.part")
     try:
-        to.write_text(found.space.to_toml(), "utf-8")
+        try:
+            beside.write_text(space.to_toml(), "utf-8")
+            beside.replace(to)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise SettingsError(f"cannot write the space file {str(to)!r}: {error.strerror or error}") from error

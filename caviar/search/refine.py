@@ -1,7 +1,8 @@
 """Coarse to fine: the part of a space in which the best trials lie (lecture, "the tuning process").
 
 A param that does not matter has its best trials everywhere. One whose best trials lie closer together than as many
-random draws would is narrowed to where they lie, on its own scale.
+trials picked at random would is narrowed to where they lie. That compares trials with trials, so that it holds however
+they came about: drawn from an earlier space, narrower or wider, or on another scale.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from caviar.errors import SettingsError
 from caviar.space import Categorical, Domain, Float, Int, SearchSpace, Value
 
-#: A domain is narrowed where random draws would look as telling once in twenty times, or less often.
+#: A domain is narrowed where trials picked at random would look as telling once in twenty times, or less often.
 MOST_CHANCE = 0.05
 #: Of fewer trials the best are too few to tell anything.
 LEAST_TRIALS = 20
@@ -31,9 +32,9 @@ class Narrowing:
     before: Domain
     #: The same where the best trials lie everywhere.
     after: Domain
-    #: How likely as many random draws lie as close together: the smaller, the more the param matters.
+    #: How likely as many trials picked at random lie as close together: the smaller, the more the param matters.
     chance: float
-    #: Where it is narrower: the bounds, `lower` or `upper`, that it has kept. Values beyond may be better.
+    #: Where it is narrower: the bounds, `low` or `high`, that it has kept. Values beyond may be better.
     reached: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -49,8 +50,9 @@ class Refinement:
     space: SearchSpace
     #: One for each param that is sampled, those that matter most first.
     params: tuple[Narrowing, ...]
-    #: Trials that were looked at, and how many of them were the best.
+    #: Trials that were looked at, how many of them diverged, and how many were the best.
     n_trials: int
+    n_diverged: int
     n_best: int
     #: Of the study's space, where it is a new one.
     version: int | None = None
@@ -66,41 +68,48 @@ def could_draw(space: SearchSpace, params: Mapping[str, Any]) -> bool:
     return params.keys() == space.keys() and all(_holds(domain, params[name]) for name, domain in space.items())
 
 
-def refine(space: SearchSpace, trials: Sequence[Mapping[str, Any]], n_best: int | None = None) -> Refinement:
+def refine(
+    space: SearchSpace,
+    complete: Sequence[Mapping[str, Any]],
+    diverged: Sequence[Mapping[str, Any]] = (),
+    n_best: int | None = None,
+) -> Refinement:
     """Narrow each domain of a space to where the best trials lie, if that is no chance.
 
     Args:
         space: that could have drawn all of them.
-        trials: the params of each, best first.
-        n_best: how many are the best; where absent, the square root of all: the more there are, the smaller a part.
+        complete: the params of each trial that ended well, best first.
+        diverged: the params of each that did not, and so is none of the best.
+        n_best: how many are the best; where absent, the square root of those that ended well: the more there are, the
+            smaller a part.
 
     Raises:
         SettingsError: there are too few trials, or the space has nothing to narrow.
     """
     if not space.domains:
+        raise SettingsError("all params of the space are fixed: there is nothing to narrow; give some of them bounds")
+    if len(complete) < LEAST_TRIALS:
         raise SettingsError(
-            "all params of the space are fixed, so there is nothing to narrow; give some of them bounds"
+            f"expected at least {LEAST_TRIALS} COMPLETE trials that the space could have drawn, found "
+            f"{len(complete)}; sweep more of them first"
         )
-    if len(trials) < LEAST_TRIALS:
+    n_best = math.isqrt(len(complete)) if n_best is None else n_best
+    if not LEAST_BEST <= n_best <= len(complete) // 2:
         raise SettingsError(
-            f"expected at least {LEAST_TRIALS} COMPLETE trials that the space could have drawn, found {len(trials)}; "
-            "sweep more of them first"
+            f"the best must be {LEAST_BEST} to {len(complete) // 2} of {len(complete)} COMPLETE trials, found {n_best}"
         )
-    n_best = math.isqrt(len(trials)) if n_best is None else n_best
-    if not LEAST_BEST <= n_best <= len(trials) // 2:
-        raise SettingsError(
-            f"the best must be {LEAST_BEST} to {len(trials) // 2} trials, half of those there are, found {n_best}"
-        )
+    trials = [*complete, *diverged]
     params = []
     for name, domain in space.domains.items():
         values = [trial[name] for trial in trials]
-        if isinstance(domain, Categorical):
-            params.append(_narrow_choices(name, domain, values[:n_best], Counter(values)))
-        else:
-            params.append(_narrow_range(name, domain, values[:n_best]))
+        narrow = _narrow_choices if isinstance(domain, Categorical) else _narrow_range
+        after, chance = narrow(domain, values[:n_best], values)  # type: ignore[arg-type] # each gets its own kind
+        params.append(Narrowing(name=name, before=domain, after=after, chance=chance, reached=_reached(domain, after)))
     params.sort(key=lambda param: param.chance)
     narrowed = SearchSpace(**dict(space) | {param.name: param.after for param in params})
-    return Refinement(space=narrowed, params=tuple(params), n_trials=len(trials), n_best=n_best)
+    return Refinement(
+        space=narrowed, params=tuple(params), n_trials=len(trials), n_diverged=len(diverged), n_best=n_best
+    )
 
 
 def _holds(domain: Domain | Value, value: Any) -> bool:
@@ -112,61 +121,57 @@ def _holds(domain: Domain | Value, value: Any) -> bool:
     return bool(value == domain)
 
 
-def _narrow_range(name: str, domain: Float | Int, best: Sequence[float]) -> Narrowing:
+def _narrow_range(domain: Float | Int, best: Sequence[float], values: Sequence[float]) -> tuple[Float | Int, float]:
     """Narrow a range to that of the best values, with the usual distance between two of them added at each end."""
+    n_inside = sum(min(best) <= value <= max(best) for value in values)
+    chance = _chance_of_window(n_inside, len(best), len(values))
+    if chance > MOST_CHANCE:
+        return domain, chance
     half = 0.5 if isinstance(domain, Int) else 0.0  # a whole number stands for all that are rounded to it
     start, end = _on_scale(domain, domain.low - half), _on_scale(domain, domain.high + half)
     lowest, highest = _on_scale(domain, min(best) - half), _on_scale(domain, max(best) + half)
-    if not end > start:
-        return Narrowing(name=name, before=domain, after=domain, chance=1.0)
-    chance = _chance_of_range((highest - lowest) / (end - start), len(best))
-    if chance > MOST_CHANCE:
-        return Narrowing(name=name, before=domain, after=domain, chance=chance)
     gap = (highest - lowest) / (len(best) - 1)
     low, high = _off_scale(domain, max(lowest - gap, start)), _off_scale(domain, min(highest + gap, end))
-    after: Float | Int
+    # rounding, of the scale's functions too, must neither leave the domain nor lose a trial
     if isinstance(domain, Int):
-        values = [int(value) for value in best]
-        after = replace(
-            domain,
-            low=min(max(math.ceil(low), domain.low), *values),
-            high=max(min(math.floor(high), domain.high), *values),
-        )
-    else:
-        low, high = _rounded(domain, low, high)
-        # rounding, of the scale's functions too, must neither leave the domain nor lose a trial
-        after = replace(domain, low=min(max(low, domain.low), *best), high=max(min(high, domain.high), *best))
-    bounds = (("lower", after.low, domain.low), ("upper", after.high, domain.high))
-    reached = {which: bound for which, bound, was in bounds if bound == was} if after != domain else {}
-    return Narrowing(name=name, before=domain, after=after, chance=chance, reached=reached)
+        low, high = max(math.ceil(low), domain.low), min(math.floor(high), domain.high)
+        whole = [int(value) for value in best]
+        return replace(domain, low=min(low, *whole), high=max(high, *whole)), chance
+    low, high = _rounded(domain, low, high)
+    return replace(domain, low=min(max(low, domain.low), *best), high=max(min(high, domain.high), *best)), chance
 
 
-def _narrow_choices(name: str, domain: Categorical, best: Sequence[Value], drawn: Counter[Value]) -> Narrowing:
-    """Drop the choices that fewer of the best have than chance would give them."""
-    counts, n_drawn = Counter(best), drawn.total()
-    # of so many choices one may have few of the best by chance: each is judged the more strictly
+def _narrow_choices(domain: Categorical, best: Sequence[Value], values: Sequence[Value]) -> tuple[Categorical, float]:
+    """Drop the choices that none of the best has, if chance would have given them some."""
+    n_choices, counts = len(domain.choices), Counter(values)
+    # one of several choices is the more easily missing: each is judged the more strictly
     chances = {
-        choice: min(len(domain.choices) * _chance_of_few(counts[choice], len(best), drawn[choice] / n_drawn), 1.0)
+        choice: min(n_choices * _chance_of_none(counts[choice], len(best), len(values)), 1.0)
         for choice in domain.choices
+        if choice not in best
     }
-    kept = [choice for choice in domain.choices if chances[choice] > MOST_CHANCE or choice == best[0]]
-    after = Categorical(*kept, tier=domain.tier)
-    return Narrowing(name=name, before=domain, after=after, chance=min(chances.values()))
+    kept = [choice for choice in domain.choices if chances.get(choice, 1.0) > MOST_CHANCE]
+    return Categorical(*kept, tier=domain.tier), min(chances.values(), default=1.0)
 
 
-def _chance_of_range(share: float, n: int) -> float:
-    """Return how likely n random draws lie within some part, of this share, of their range.
+def _reached(before: Domain, after: Domain) -> dict[str, float]:
+    if isinstance(before, Categorical) or isinstance(after, Categorical) or before == after:
+        return {}
+    bounds = {"low": (before.low, after.low), "high": (before.high, after.high)}
+    return {which: bound for which, (was, bound) in bounds.items() if was == bound}
 
-    References:
-        The distribution of the range of a uniform sample: P(R <= r) = n r^(n-1) - (n-1) r^n.
+
+def _chance_of_window(m: int, k: int, n: int) -> float:
+    """Return how likely k of n trials, picked at random, lie within some m that are neighbours.
+
+    Of their subsets, C(m-1, k-1) begin at each of the n-m+1 places where a whole window fits, and C(m-1, k) behind.
     """
-    share = min(share, 1.0)
-    return n * share ** (n - 1) - (n - 1) * share**n
+    return ((n - m + 1) * math.comb(m - 1, k - 1) + math.comb(m - 1, k)) / math.comb(n, k)
 
 
-def _chance_of_few(k: int, n: int, share: float) -> float:
-    """Return how likely at most k of n random draws are of this share: the binomial distribution."""
-    return math.fsum(math.comb(n, i) * share**i * (1 - share) ** (n - i) for i in range(k + 1))
+def _chance_of_none(m: int, k: int, n: int) -> float:
+    """Return how likely none of k of n trials, picked at random, is one of m: the hypergeometric distribution."""
+    return math.comb(n - m, k) / math.comb(n, k)
 
 
 def _on_scale(domain: Float | Int, value: float) -> float:

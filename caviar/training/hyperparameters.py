@@ -136,6 +136,12 @@ def check_param(name: str, value: Any) -> None:
         raise ParamsError(f"{name} must be {expected}, found {value!r}")
 
 
+def is_limit(name: str, value: float) -> bool:
+    """Return whether a param may have no value beyond this one."""
+    allowed = PARAMS[name]
+    return isinstance(allowed, Range) and value in (allowed.low, allowed.high)
+
+
 def _is_float(name: str) -> bool:
     allowed = PARAMS[name]
     return isinstance(allowed, Range) and allowed.kind is float

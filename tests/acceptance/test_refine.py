@@ -59,6 +59,7 @@ def test_a_narrower_space_is_written_to_a_file(coarse: Caviar) -> None:
     assert answer["space"] == fine.to_dict() != SearchSpace.from_toml(coarse.folder / "coarse.toml").to_dict()
     (param,) = answer["params"]
     assert param["narrower"] and param["param"] == "learning_rate" and param["chance"] < 0.05
+    assert param["to"] == fine.to_dict()["learning_rate"] and param["from"]["low"] == 1e-4
     assert coarse.json("show", "my flowers", "--json")["space_version"] == 1
     next_words = coarse.run("refine", "my flowers", "--best", "10", "--to", "fine.toml").stdout.splitlines()[-1]
     assert next_words == "  caviar sweep 'my flowers' --trials 80 --space fine.toml --new-space"
@@ -66,12 +67,32 @@ def test_a_narrower_space_is_written_to_a_file(coarse: Caviar) -> None:
     assert coarse.json("show", "my flowers/40", "--json")["space_version"] == 2
 
 
-def test_a_file_that_cannot_be_written_is_one_line(coarse: Caviar) -> None:
-    """And the study stays as it is."""
-    done = coarse.run("refine", "my flowers", "--to", "no/such/fine.toml", status=1)
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("no/such/fine.toml", "cannot write the space file 'no/such/fine.toml': No such file or directory"),
+        ("folder.toml", "cannot write the space file 'folder.toml': Is a directory"),
+        ("/dev/null", "expected a space file that ends in .toml, found '/dev/null'; name it so"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line(coarse: Caviar, to: str, message: str) -> None:
+    """Nothing is left beside it."""
+    (coarse.folder / "folder.toml").mkdir()
 
-    assert done.stderr == "caviar: error: cannot write the space file 'no/such/fine.toml': No such file or directory\n"
-    assert done.stdout == ""
+    done = coarse.run("refine", "my flowers", "--to", to, status=1)
+
+    assert (done.stdout, done.stderr) == ("", f"caviar: error: {message}\n")
+    assert sorted(path.name for path in coarse.folder.iterdir()) == ["caviar.db", "coarse.toml", "folder.toml"]
+
+
+def test_the_storage_is_named_and_the_end_of_the_space_is_told(coarse: Caviar) -> None:
+    """What comes next is typed as it stands; a bound that the best trials reach may be too low."""
+    url = f"sqlite:///{coarse.folder / 'caviar.db'}"
+
+    done = coarse.run("refine", "my flowers", "--best", "6", "--storage", url)
+
+    assert f"--trials 80 --storage {url}\n" in done.stdout
+    assert "the best trials reach learning_rate = 1, where the space ends: try some above\n" in done.stdout
 
 
 def test_nothing_is_changed_where_the_best_lie_everywhere(caviar: Caviar) -> None:
@@ -83,5 +104,7 @@ def test_nothing_is_changed_where_the_best_lie_everywhere(caviar: Caviar) -> Non
 
     done = caviar.run("refine", "s")
 
-    assert done.stdout.endswith("the best trials lie everywhere: nothing is narrowed\n")
+    assert done.stdout.endswith("nothing is narrowed: of no param the best trials lie closer together than by chance\n")
+    caviar.run("refine", "s", "--to", "none.toml")
+    assert not (caviar.folder / "none.toml").exists()
     assert caviar.json("show", "s", "--json")["space_version"] == 1

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from caviar.errors import SettingsError, StudyBusy
-from caviar.records import Direction, TrialState
+from caviar.records import Direction, Trial, TrialState
+from caviar.repeats import first_trials
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage
-from caviar.study import Study, create_study
+from caviar.study import Study, create_study, load_study
 
 SPACE = SearchSpace(
     learning_rate=Float(1e-4, 1.0, scale="log"), hidden_units=Int(4, 16), layers=1, batch_size=Categorical(16, 32)
@@ -57,24 +58,104 @@ def test_a_refinement_can_be_looked_at_without_keeping_it(storage: Storage) -> N
     assert study.spec.space == found.space.to_dict() and study.spec.space_version == 2
 
 
-def test_trials_of_an_earlier_space_count_where_the_later_could_have_drawn_them(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Failed, babysat and other trials do not."""
-    monkeypatch.setenv("CAVIAR_CHECKPOINTS", str(tmp_path))
+def test_trials_of_an_earlier_space_count_where_the_later_could_have_drawn_them(storage: Storage) -> None:
+    """The others do not."""
     study = swept(storage)
     narrower = SearchSpace(**dict(SPACE) | {"hidden_units": Int(4, 10)})
+
     study = create_study("s", narrower, new_space=True, storage=storage)
-    expected = study.trials(where="hidden_units <= 10 and state = 'COMPLETE'")
-    with study.panda(expected[0], more_epochs=1) as panda:
+
+    expected = study.trials(where="hidden_units <= 10")
+    assert study.refine(keep=False).n_trials == len(expected) < 60
+
+
+def test_only_what_was_drawn_and_told_something_counts(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that diverged do, as bad ones; lost, waiting, babysat, branched and repeated trials do not."""
+    monkeypatch.setenv("CAVIAR_CHECKPOINTS", str(tmp_path))
+    study = swept(storage)
+    best = study.trials(sort="-value", limit=20)
+    coarse = study.refine(keep=False)
+    others = [dict(trial.params, learning_rate=1e-4 + place * 1e-6) for place, trial in enumerate(best)]
+    added = [
+        Trial(study="s", number=60, state=TrialState.FAIL, params=others[0], reason="lost"),
+        Trial(study="s", number=61, state=TrialState.WAITING, params=others[1]),
+        Trial(study="s", number=62, state=TrialState.COMPLETE, params=best[0].params, value=1.0),
+        Trial(
+            study="s", number=63, state=TrialState.COMPLETE, params=others[2], value=1.0, parent="s/0", parent_epoch=1
+        ),
+    ]
+    storage.add_trials("s", added)
+    with study.panda(best[0], more_epochs=1) as panda:
         list(panda)
-    with study.panda(params=dict(expected[0].params), epochs=1) as panda:
+    with study.panda(params=others[3], epochs=1) as panda:
         list(panda)
 
+    assert study.refine(keep=False) == coarse
+    diverged = [
+        Trial(
+            study="s", number=70 + place, state=TrialState.FAIL, params=dict(params, hidden_units=4), reason="diverged"
+        )
+        for place, params in enumerate(others)
+    ]
+    storage.add_trials("s", diverged)
     found = study.refine(keep=False)
+    assert (found.n_trials, found.n_diverged, found.n_best) == (80, 20, 7)
 
-    assert study.summary().counts[TrialState.COMPLETE] == 62
-    assert found.n_trials == len(expected) < 60
+
+def test_ties_are_broken_as_those_of_the_best_trial_are(storage: Storage) -> None:
+    """By val_loss, in which NaN is the worst, then by number: of equal values the best trial comes first."""
+    study = create_study("s", SPACE, data="iris", epochs=1, storage=storage)
+    trials = [
+        Trial(
+            study="s",
+            number=number,
+            state=TrialState.COMPLETE,
+            params={"learning_rate": 0.5 if loss == 0.3 else 1e-3, "hidden_units": 8, "layers": 1, "batch_size": 16},
+            value=0.9,
+            metrics={"val_accuracy": 0.9, "val_loss": loss},
+        )
+        for number, loss in enumerate([float("nan"), 0.9, 0.3, float("nan"), 0.8, 0.3])
+    ]
+    storage.add_trials("s", trials)
+
+    ranked = sorted(study.trials(), key=study.spec.rank)
+
+    assert [trial.number for trial in ranked] == [2, 5, 4, 1, 0, 3]
+    best = study.best_trial
+    assert best is not None and best.number == 2
+    assert [trial.number for trial in first_trials(storage, study.spec)] == [2, 0]
+
+
+def test_a_handle_that_is_older_than_the_space_draws_from_the_space(storage: Storage) -> None:
+    """A notebook has one open, and the command line narrows."""
+    study = swept(storage)
+    load_study("s", storage=storage).refine()
+
+    study.sweep(64, n_workers=0)
+
+    assert {trial.space_version for trial in study.trials(where="number >= 60")} == {2}
+
+
+def test_no_value_is_asked_for_where_there_is_none(storage: Storage) -> None:
+    """l2 has none below 0, though the best trials lie there; a learning rate has some above 1."""
+    study = create_study("s", SearchSpace(l2=Float(0, 1), learning_rate=Float(0.1, 1)), data="iris", storage=storage)
+    trials = [
+        Trial(
+            study="s",
+            number=number,
+            state=TrialState.COMPLETE,
+            params={"l2": number / 60, "learning_rate": 1 - number / 80},
+            value=1 - number / 60,
+        )
+        for number in range(60)
+    ]
+    storage.add_trials("s", trials)
+
+    found = {param.name: param.reached for param in study.refine(keep=False).params}
+
+    assert found == {"l2": {}, "learning_rate": {"high": 1.0}}
 
 
 def test_a_study_that_is_swept_is_left_alone(storage: Storage) -> None:

@@ -261,6 +261,21 @@ def test_a_representation_makes_the_space_again() -> None:
     assert eval(repr(space)) == space
 
 
+@pytest.mark.parametrize(
+    ("domain", "words"),
+    [
+        (Float(0, 1), "0 to 1"),
+        (Float(1e-4, 0.5, scale="log"), "0.0001 to 0.5 (log)"),
+        (Float(0.9, 0.9999999, scale="one-minus-log"), "0.9 to 0.9999999 (one-minus-log)"),
+        (Int(1, 1234567), "1 to 1234567"),
+        (Categorical(32, 2.0, "32", "a, b"), "32, 2, '32', 'a, b'"),
+    ],
+)
+def test_a_domain_is_shown_with_all_its_digits(domain: Domain, words: str) -> None:
+    """A bound that is rounded would be another one; a text is told from a number."""
+    assert str(domain) == words
+
+
 def test_wide_linear_ranges_get_advice() -> None:
     """There is one sentence for each param that should be on another scale, and none for those that are."""
     space = SearchSpace(
