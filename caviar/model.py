@@ -115,6 +115,34 @@ class Model:
                 probabilities[first : first + BLOCK] = (z / z.sum(axis=0)).T
         return probabilities
 
+    def score(self, examples: Given) -> float:
+        """Return the accuracy: the share of examples that are predicted right, of those that have a label.
+
+        Args:
+            examples: as for :meth:`predict_proba`, with the labels where the training data had them.
+
+        Raises:
+            DataError: they are not like those that were trained on, or none has a label.
+        """
+        x, names = self.preparation.labelled(examples)
+        if names is None:
+            target = self.preparation.target
+            where = f" in column {target!r}" if target else ""
+            raise DataError(f"expected examples with labels{where}, found none; predict() needs none")
+        n_right, n_labelled = self.count_right(names, self.probabilities(x))
+        return n_right / n_labelled
+
+    def count_right(self, names: np.ndarray, probabilities: np.ndarray) -> tuple[int, int]:
+        """Return how many examples are predicted right, and how many have a label.
+
+        Args:
+            names: of the true classes, None where an example has no label, shape (N,).
+            probabilities: from :meth:`predict_proba`, shape (N, C).
+        """
+        is_there = np.array([name is not None for name in names])
+        predicted = np.array(self.classes, dtype=object)[probabilities.argmax(axis=1)]
+        return int((predicted == names)[is_there].sum()), int(is_there.sum())
+
     def save(self, path: str | Path) -> None:
         """Write it to a `.safetensors` file, which holds no code; what is there already is replaced.
 
@@ -131,6 +159,7 @@ class Model:
             "columns": [asdict(column) for column in self.preparation.columns],
             "classes": list(self.classes),
             "dtype": self.preparation.dtype,
+            "target": self.preparation.target,
             "step": self.step,
         }
         arrays = {"parameters": self.parameters, "running": self.running}
@@ -188,7 +217,14 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], about: Any) -> Model:
     known = {name: _typed(about[name], name, kind) for name, kind in _ABOUT.items()}
     classes, columns = _names(known["classes"], "classes"), tuple(map(_column, known["columns"]))
     scaling = Scaling(arrays["scale"], arrays["mean"], arrays["std"])
-    preparation = Preparation(columns=columns, classes=classes, scaling=scaling, dtype=known["dtype"])
+    target = about.get("target")  # files of before have none
+    preparation = Preparation(
+        columns=columns,
+        classes=classes,
+        scaling=scaling,
+        dtype=known["dtype"],
+        target=None if target is None else _typed(target, "target", str),
+    )
     model = Model(
         name=known["name"],
         params=known["params"],

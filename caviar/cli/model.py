@@ -18,6 +18,7 @@ from caviar.cli.interrupt import interruptible
 from caviar.errors import SettingsError
 from caviar.model import Model, load_model
 from caviar.study import Study, load_study
+from caviar.wording import counted
 
 
 def predict(
@@ -36,7 +37,7 @@ def predict(
     model
         STUDY, whose best trial it is, STUDY/NUMBER, or FILE.safetensors that `caviar export` wrote.
     examples
-        A .csv, .parquet or .npz file with the columns of the training data; labels are not looked at.
+        A .csv, .parquet or .npz file with the columns of the training data; labels may be there, and are counted.
     probabilities
         Print the probability of each class, too.
     format
@@ -45,10 +46,10 @@ def predict(
     check_terminal(format)
     if Path(model).suffix.lower() == MODEL_SUFFIX:
         found = load_model(model)
-        x = found.preparation.apply(examples)
+        x, names = found.preparation.labelled(examples)
     else:
         with _opened(model, storage) as (study, number):
-            x = study.preparation.apply(examples)  # what is wrong with them is told before a model is trained
+            x, names = study.preparation.labelled(examples)  # what is wrong with them is told before a model is trained
             found = _trained(study, number)
     probability = found.probabilities(x)
     rows: list[dict[str, Any]] = []
@@ -58,6 +59,9 @@ def predict(
             row |= {f"probability of {name}": value for name, value in zip(found.classes, values, strict=True)}
         rows.append(row)
     print_rows(rows, format, tuple(rows[0]), "")
+    if names is not None:
+        n_right, n_labelled = found.count_right(names, probability)
+        _say(f"accuracy {n_right / n_labelled:.4f}: {n_right} of {counted(n_labelled, 'example')} with a label")
     return 0
 
 

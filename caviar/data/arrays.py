@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +51,24 @@ def read_npz(path: Path, target: str | None, name: str) -> RawData:
     return RawData(name=name, x=x, y=labels, classes=classes, features=features)
 
 
-def read_features(path: Path) -> np.ndarray:
-    """Read array `X` alone from an `.npz` file, flattened to (N, D).
+def read_features(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read array `X` from an `.npz` file, flattened to (N, D), and the class of each example if it has labels.
+
+    Returns:
+        The features, and names of classes, shape (N,), or None.
 
     Raises:
         DataError: the file or the array cannot be used.
     """
-    (x,) = _read_arrays(path, (_FEATURES,))
-    return _flat(x, path)
+    target = target or _LABELS
+    (x, *rest) = _read_arrays(path, (_FEATURES,), (target,))
+    x = _flat(x, path)
+    for y in rest:
+        if y.shape in ((len(x),), (len(x), 1)):
+            with suppress(DataError):  # no classes, which nobody asked for
+                labels, classes = encode_labels(y.reshape(-1), f"array {target!r} of {str(path)!r}")
+                return x, np.array(classes, dtype=object)[labels]
+    return x, None
 
 
 def _flat(x: np.ndarray, path: Path) -> np.ndarray:
@@ -70,7 +81,8 @@ def _flat(x: np.ndarray, path: Path) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(len(x), math.prod(x.shape[1:]))
 
 
-def _read_arrays(path: Path, wanted: tuple[str, ...]) -> list[np.ndarray]:
+def _read_arrays(path: Path, wanted: tuple[str, ...], others: tuple[str, ...] = ()) -> list[np.ndarray]:
+    """Read some arrays, then those of the others that are there."""
     try:
         if not zipfile.is_zipfile(path):
             raise DataError(
@@ -81,7 +93,8 @@ def _read_arrays(path: Path, wanted: tuple[str, ...]) -> list[np.ndarray]:
             if missing:
                 found = listed(archive.files) if archive.files else "none"
                 raise DataError(f"expected arrays {listed(wanted)} in {str(path)!r}, found {found}")
-            return [np.asarray(archive[array]) for array in wanted]
+            found_too = [array for array in others if array in archive.files]
+            return [np.asarray(archive[array]) for array in (*wanted, *found_too)]
     except DataError:
         raise
     except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:

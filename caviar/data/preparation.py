@@ -32,6 +32,8 @@ class Preparation:
     scaling: Scaling
     #: `float32` or `float64`.
     dtype: str
+    #: The column, or array, of the classes; None where the data has its own.
+    target: str | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -43,14 +45,22 @@ class Preparation:
 
         Args:
             examples: a `.csv`, `.tsv` or `.parquet` file, a frame of pandas or what has `to_pandas`, a data set's name
-                or an IDX folder: columns are found by name, and labels are not looked at. Or an array of numbers or an
-                `.npz` file with one, an example a row, in the order of the training data's columns.
+                or an IDX folder: columns are found by name. Or an array of numbers or an `.npz` file with one, an
+                example a row, in the order of the training data's columns.
 
         Raises:
             DataNotFound: there is no such file.
             DataError: they are not like those that were trained on.
         """
-        x, where = self._features(examples)
+        return self.labelled(examples)[0]
+
+    def labelled(self, examples: Given) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the features of examples as `apply` does, and the name of each one's class, if the labels are there.
+
+        Returns:
+            Features (N, D); names of classes, None where an example has none, shape (N,), or None where none has.
+        """
+        x, names, where = self._read(examples)
         n_features = len(self.features)
         if x.shape[1] != n_features:
             raise DataError(
@@ -59,20 +69,21 @@ class Preparation:
         if not len(x):
             raise DataError(f"expected examples in {where}, found none")
         check_finite(x, self.features)
-        return self.scaling.apply(x, None, self.features, self.dtype)
+        return self.scaling.apply(x, None, self.features, self.dtype), names
 
-    def _features(self, examples: Given) -> tuple[np.ndarray, str]:
-        """Return features as they are before they are standardised, and what to call them in messages."""
+    def _read(self, examples: Given) -> tuple[np.ndarray, np.ndarray | None, str]:
+        """Return features as they are before they are standardised, classes, and what to call them in messages."""
         if isinstance(examples, str | Path):
-            return read_columns(examples, self.columns), repr(str(examples))
+            return *read_columns(examples, self.columns, self.target), repr(str(examples))
         if hasattr(examples, "to_pandas"):  # a table of Arrow or Polars
             examples = examples.to_pandas()
         if hasattr(examples, "columns"):
-            from caviar.data.tables import encode_rows
+            from caviar.data.tables import encode_rows, label_names
 
-            return encode_rows(examples, self.columns, "the frame"), "the frame"
+            x = encode_rows(examples, self.columns, "the frame")
+            return x, label_names(examples, self.target), "the frame"
         check_numeric(self.columns, "an array")
-        return self._numbers(examples), "the array"
+        return self._numbers(examples), None, "the array"
 
     def _numbers(self, examples: np.ndarray | Sequence[Any]) -> np.ndarray:
         try:

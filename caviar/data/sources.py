@@ -15,7 +15,7 @@ from caviar.data.files import read_csv, read_parquet
 from caviar.data.idx import read_idx_folder
 from caviar.data.named import NAMED, read_named
 from caviar.data.raw import Column, RawData, check_columns, check_numeric, listed
-from caviar.data.tables import encode_rows, encode_table
+from caviar.data.tables import encode_rows, encode_table, label_names
 from caviar.errors import DataError, DataNotFound
 from caviar.records import DataSpec
 
@@ -119,15 +119,19 @@ def read_source(spec: DataSpec) -> RawData:
     return encode_table(_read_table(path), target, source, path.stem)
 
 
-def read_columns(source: str | Path, columns: tuple[Column, ...]) -> np.ndarray:
-    """Read the features of examples, whose labels are not looked at and need not be there.
+def read_columns(
+    source: str | Path, columns: tuple[Column, ...], target: str | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the features of examples, and their classes if they are there.
 
     Args:
         source: as `resolve` takes it; an IDX folder holds labels, too.
         columns: that the features were made of in training, found by name; in an `.npz` file, by their order.
+        target: the column, or array, of the classes.
 
     Returns:
-        Features, any real or bool dtype, shape (N, D); of an `.npz` file D may be another.
+        Features, any real or bool dtype, shape (N, D); of an `.npz` file D may be another. The name of each example's
+        class, None where there is none, shape (N,); None where there are no classes.
 
     Raises:
         DataNotFound: it is not there.
@@ -136,12 +140,14 @@ def read_columns(source: str | Path, columns: tuple[Column, ...]) -> np.ndarray:
     spec = resolve(source)
     path = Path(spec.source)
     if spec.source in NAMES or path.is_dir():
-        return _by_name(read_source(spec), columns, str(source))
+        raw = read_source(spec)
+        return _by_name(raw, columns, str(source)), np.array(raw.classes, dtype=object)[raw.y]
     if path.suffix.lower() == ".npz":
         check_numeric(columns, f"array 'X' of {str(source)!r}")
-        return read_features(path)
+        return read_features(path, target)
     text = [column.name for column in columns if column.categories is not None]
-    return encode_rows(_read_table(path, text), columns, repr(str(source)))
+    frame = _read_table(path, text)
+    return encode_rows(frame, columns, repr(str(source))), label_names(frame, target)
 
 
 def _read_table(path: Path, text: Collection[str] = ()) -> pd.DataFrame:

@@ -117,6 +117,24 @@ def encode_rows(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) ->
     return _joined(features)
 
 
+def label_names(frame: pd.DataFrame, target: str | None) -> np.ndarray | None:
+    """Return the class of each row, str or None, shape (N,); None where there is no target, or it holds no classes."""
+    titles = [title for title in frame.columns if target and isinstance(title, str) and title.strip() == target.strip()]
+    if len(titles) != 1 or list(frame.columns).count(titles[0]) > 1:
+        return None
+    series = _plain(frame[titles[0]])
+    names = np.full(len(series), None, dtype=object)
+    is_there = (_text(series) != "") if _kind(series) == "text" else series.notna().to_numpy(dtype=bool)
+    if not is_there.any():
+        return None
+    try:
+        y, classes = encode_labels(_label_values(series[is_there], titles[0]), f"column {titles[0]!r}")
+    except DataError:
+        return None
+    names[is_there] = np.array(classes, dtype=object)[y]
+    return names
+
+
 def _learn(series: pd.Series[Any], name: str) -> tuple[Column, np.ndarray]:
     """Return what a column is, and its values: float64, or str as objects."""
     kind = _kind(series)

@@ -52,6 +52,19 @@ def test_the_best_model_classifies_new_examples(fruit: Caviar) -> None:
     assert f"the model is that of fruit/{best}: " in done.stderr and "val_accuracy" in done.stderr
 
 
+def test_labels_that_are_there_are_counted(fruit: Caviar) -> None:
+    """On stderr, with the examples that have one; where there are none, nothing is said of them."""
+    lines = NEW.splitlines()
+    labelled = [lines[0] + ",ripe", lines[1] + ",yes", lines[2] + ",yes", lines[3] + ","]
+    (fruit.folder / "labelled.csv").write_text("\n".join([*labelled, ""]))
+
+    done = fruit.run("predict", "fruit", "labelled.csv")
+
+    assert done.stdout == fruit.run("predict", "fruit", "new.csv").stdout
+    assert done.stderr.endswith("caviar: accuracy 0.5000: 1 of 2 examples with a label\n")
+    assert "accuracy 0." not in fruit.run("predict", "fruit", "new.csv").stderr.splitlines()[-1].split("val_")[0]
+
+
 def test_each_format_says_the_same(fruit: Caviar, tmp_path: Path) -> None:
     """JSON, CSV and Parquet, with the probability of each class where that is asked for."""
     words = ("predict", "fruit/0", "new.csv", "--probabilities", "--format")

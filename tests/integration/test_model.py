@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 import caviar
 from caviar import Categorical, Float, SearchSpace
-from caviar.data import load_prepared
+from caviar.data import load_prepared, resolve
 from caviar.data.raw import RawData
 from caviar.data.sources import read_source
 from caviar.errors import CheckpointError, DataError, SettingsError, TrialNotFound
@@ -102,6 +102,58 @@ def test_it_says_what_training_measured(
         assert loss == pytest.approx(best.metrics[f"{prefix}_loss"], rel=1e-4)
         right = accuracy_score(np.array(raw.classes)[y], names[rows[part]])
         assert right == pytest.approx(best.metrics[f"{prefix}_accuracy"])
+
+
+def test_its_score_is_that_of_scikit_learn(fruit: Study, tmp_path: Path) -> None:
+    """From a file, a frame and a model in a file; of the examples that have a label, in words or numbers."""
+    from sklearn.metrics import accuracy_score
+
+    model = fruit.model()
+    frame = pd.read_csv(fruit.spec.data.source, keep_default_na=False)
+    expected = accuracy_score(frame["ripe"], model.predict(frame))
+    assert 0.5 < expected < 1
+
+    model.save(tmp_path / "m.safetensors")
+    for found in (model, caviar.load_model(tmp_path / "m.safetensors")):
+        assert found.score(fruit.spec.data.source) == found.score(frame) == expected
+    some = frame.assign(ripe=[None, "maybe", *frame["ripe"][2:]])
+    is_right = model.predict(frame) == frame["ripe"].to_numpy()
+    assert model.score(some) == pytest.approx(is_right[2:].sum() / 399)
+    assert model.score(some.rename(columns={"ripe": " ripe "})) == model.score(some)
+
+
+@pytest.mark.parametrize("name", ["digits", "iris"])
+def test_the_score_of_a_named_set_and_of_arrays(storage: Storage, tmp_path: Path, name: str) -> None:
+    """These have labels of their own: y in an archive."""
+    raw = read_source(resolve(name))
+    np.savez(tmp_path / "data.npz", X=raw.x, y=raw.y)
+    np.savez(tmp_path / "bare.npz", X=raw.x)
+    study = create_study("s", SearchSpace(hidden_units=8), data=tmp_path / "data.npz", epochs=3, storage=storage)
+    study.sweep(1, n_workers=0)
+    model = study.model()
+
+    expected = np.mean(model.predict(raw.x) == raw.y.astype(str))
+
+    assert model.score(tmp_path / "data.npz") == expected
+    with pytest.raises(DataError, match=r"^expected examples with labels, found none; predict\(\) needs none$"):
+        model.score(tmp_path / "bare.npz")
+    named = create_study("n", SearchSpace(hidden_units=8), data=name, epochs=3, storage=storage)
+    named.sweep(1, n_workers=0)
+    model = named.model()
+    assert model.score(name) == np.mean(model.predict(name) == np.array(raw.classes)[raw.y])
+
+
+@pytest.mark.parametrize("labels", [None, [None] * 3, [0.5, 1.5, 2.5], [b"a", b"b", b"c"], ["", " ", None]])
+def test_labels_that_are_none_are_left_alone(fruit: Study, labels: list[object] | None) -> None:
+    """Missing, empty or fractions: the classes are predicted all the same, and there is no score."""
+    model = fruit.model()
+    frame = pd.DataFrame({"colour": ["red", "green", ""], "width": [20.0, 80.0, 15.0]})
+    if labels is not None:
+        frame["ripe"] = labels
+
+    assert model.predict(frame).tolist() == ["yes", "yes", "no"]
+    with pytest.raises(DataError, match=r"^expected examples with labels in column 'ripe', found none"):
+        model.score(frame)
 
 
 def test_it_learned_something(fruit: Study) -> None:
