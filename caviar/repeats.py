@@ -67,11 +67,34 @@ def repeats_of(storage: Storage, study: str, trials: Sequence[Trial]) -> dict[in
     return found
 
 
+def unfinished_repeats(
+    trials: Sequence[Trial], repeats: Mapping[int, Sequence[Trial]], n_times: int
+) -> tuple[set[int], list[Trial]]:
+    """Return what is to be trained so that the params of each trial are trained `n_times` once more.
+
+    Returns:
+        The numbers of repeats that are there and not finished, and each trial as often as one of it is missing.
+    """
+    going_on: set[int] = set()
+    missing: list[Trial] = []
+    for trial in trials:
+        found = repeats[trial.number]
+        wanted = max(n_times - sum(t.state.is_finished for t in found), 0)
+        waiting = [t.number for t in found if not t.state.is_finished][:wanted]
+        going_on.update(waiting)
+        missing += [trial] * (wanted - len(waiting))
+    return going_on, missing
+
+
 def retests(spec: StudySpec, trials: Sequence[Trial], repeats: Mapping[int, Sequence[Trial]]) -> list[Retest]:
-    """Return what became of each trial, by the mean of the new values, best first."""
+    """Return what became of each trial: those that never failed first, by the mean of the new values, best first."""
     found = [Retest(trial=trial, repeats=tuple(repeats[trial.number])) for trial in trials]
     sign = spec.direction.sign
-    return sorted(found, key=lambda retest: float("inf") if retest.mean is None else sign * retest.mean)
+
+    def rank(retest: Retest) -> tuple[int, float]:
+        return retest.n_failed, float("inf") if retest.mean is None else sign * retest.mean
+
+    return sorted(found, key=rank)
 
 
 def _untended(storage: Storage, study: str, where: str) -> Iterable[Trial]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,14 @@ from caviar.records import (
     Trial,
     TrialState,
 )
-from caviar.repeats import Retest, first_trials, repeats_of, retests
+from caviar.repeats import Retest, first_trials, repeats_of, retests, unfinished_repeats
 from caviar.space import SearchSpace
 from caviar.storage import Storage
 from caviar.study_settings import (
     check_kernel,
     check_settings,
     check_space,
+    check_workers,
     found_data,
     new_spec,
     refuse_differences,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from caviar.panda.shelf import Policy
     from caviar.panda.start import Nursery
     from caviar.search.refine import Narrowing, Refinement
+    from caviar.sweep import PlanRepeats
     from caviar.training.state import TrainState
 
 
@@ -135,23 +137,22 @@ class Study:
 
         if n_trials < 1:
             raise SettingsError(f"trials must be at least 1, found {n_trials}")
-        return self._sweep(n_trials, (), n_workers, address, on_progress, is_interrupted)
+        check_workers(n_workers)
+        return self._sweep(n_trials, n_workers, address, on_progress, is_interrupted)
 
     def _sweep(
         self,
-        n_trials: int,
-        repeated: Sequence[Trial],
+        n_trials: int | None,
         n_workers: int | None,
         address: str | None,
         on_progress: Callable[[SweepProgress], None],
         is_interrupted: Callable[[], bool],
+        plan_repeats: PlanRepeats | None = None,
     ) -> SweepResult:
         from caviar.sweep import sweep  # with it comes Optuna, which panda mode does without
 
-        if n_workers is not None and n_workers < 0:
-            raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
         self.spec = self.storage.get_study(self.name)  # whose space another process may have changed meanwhile
-        if self._is_done(n_trials):  # no Ray need be started for that
+        if n_trials is not None and self._is_done(n_trials):  # no Ray need be started for that
             address, n_workers = None, 0
         with ThreadPoolExecutor(1) as beside:  # while this process joins a cluster
             preparing = beside.submit(self._prepare)
@@ -163,12 +164,12 @@ class Study:
                 self.spec,
                 data,
                 executor,
-                n_trials,
+                n_trials or 0,
                 on_progress=on_progress,
                 is_interrupted=is_interrupted,
                 spool_folder=spool_folder(),
                 hand_over=self._hand_over,
-                repeated=repeated,
+                plan_repeats=plan_repeats,
             )
         finally:
             executor.close()
@@ -186,7 +187,8 @@ class Study:
         """Train the best trials again from other random bits: are their params good, or was it luck?
 
         Each is trained under new numbers, as trials like any other, until it has been so `n_times`: called again,
-        nothing happens, and a larger number goes on. Trials that an earlier sweep left unfinished are trained, too.
+        nothing happens, and a larger number goes on. Other trials that were left unfinished stay so. Babysat trials and
+        their branches are left out.
 
         Args:
             n_best: so many trials, those with the best values; of several with the same params the first.
@@ -194,7 +196,8 @@ class Study:
             n_workers, address, on_progress, is_interrupted: as for :meth:`sweep`.
 
         Returns:
-            What became of each, by the mean of its new values, best first; interrupted, what there is.
+            What became of each: those that never failed first, by the mean of the new values, best first. Interrupted,
+            what there is.
 
         Raises:
             TrialNotFound: no trial is COMPLETE.
@@ -203,22 +206,29 @@ class Study:
         n_best, n_times = whole("best", n_best) or 0, whole("times", n_times) or 0
         if n_best < 1 or n_times < 1:
             raise SettingsError(f"best and times must be at least 1, found {n_best} and {n_times}")
-        chosen = first_trials(self.storage, self.spec)[:n_best]
+        check_workers(n_workers)
+
+        def look() -> tuple[list[Trial], dict[int, list[Trial]]]:
+            chosen = first_trials(self.storage, self.spec)[:n_best]
+            return chosen, repeats_of(self.storage, self.name, chosen)
+
+        chosen, repeats = look()
         if not chosen:
-            raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial to test again; sweep it first")
-        repeats = repeats_of(self.storage, self.name, chosen)
-        missing = [trial for trial in chosen for _ in range(n_times - len(repeats[trial.number]))]
-        if missing or not all(trial.state.is_finished for found in repeats.values() for trial in found):
-            n_held = self.summary().n_trials
-            self._sweep(n_held + len(missing), missing, n_workers, address, on_progress, is_interrupted)
-            repeats = repeats_of(self.storage, self.name, chosen)
+            raise TrialNotFound(
+                f"study {self.name!r} has no COMPLETE trial that a sweep trained, to test it again; sweep it first"
+            )
+        if any(unfinished_repeats(chosen, repeats, n_times)):  # asked again once nobody else writes the study
+            self._sweep(
+                None, n_workers, address, on_progress, is_interrupted, lambda: unfinished_repeats(*look(), n_times)
+            )
+            chosen, repeats = look()
         return retests(self.spec, chosen, repeats)
 
     def refine(self, n_best: int | None = None, *, keep: bool = True) -> Refinement:
         """Narrow the space to where the best trials lie: coarse to fine.
 
-        Looked at are the trials that its space could have drawn, whichever version of it did, and that are COMPLETE or
-        diverged; of several with the same params the first, and no babysat ones. See
+        Looked at are trials that are COMPLETE or diverged, and were drawn from the space or from an earlier version
+        that contains it; of several with the same params the first, and no babysat ones. See
         :func:`caviar.search.refine.refine`.
 
         Args:
@@ -229,13 +239,16 @@ class Study:
             SettingsError: there are too few trials, or nothing to narrow.
             StudyBusy: a coordinator is sweeping the study.
         """
-        from caviar.search.refine import could_draw, refine
+        from caviar.search.refine import contains, could_draw, refine
 
         self.spec = self.storage.get_study(self.name)
         if not self.spec.space:
             raise SettingsError(f"study {self.name!r} was made through Optuna and has no space of its own to narrow")
         space = SearchSpace.from_dict(self.spec.space)
-        drawn = [t for t in first_trials(self.storage, self.spec, diverged=True) if could_draw(space, t.params)]
+        versions = enumerate(map(SearchSpace.from_dict, self.storage.spaces(self.name)), start=1)
+        wide = {version for version, earlier in versions if contains(earlier, space)}
+        found_trials = first_trials(self.storage, self.spec, diverged=True)
+        drawn = [t for t in found_trials if t.space_version in wide and could_draw(space, t.params)]
         complete = [trial.params for trial in drawn if trial.value is not None]
         found = refine(space, complete, [t.params for t in drawn[len(complete) :]], whole("best", n_best))
         found = replace(found, params=tuple(map(_without_limits, found.params)))

@@ -151,3 +151,13 @@ def check_settings(seed: int | None, epochs: int | None, metric: str | None, dty
         raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
     if dtype is not None and dtype not in ("float32", "float64"):
         raise SettingsError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
+
+
+def check_workers(n_workers: int | None) -> None:
+    """Refuse a negative number of workers; None is one that is not given.
+
+    Raises:
+        SettingsError: it is below 0.
+    """
+    if n_workers is not None and n_workers < 0:
+        raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")

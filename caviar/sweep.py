@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +49,9 @@ _LOOK_S = 0.25
 _TELLING_TRIALS = 3
 
 
+#: Returns which unfinished trials to train, by number, and trials whose params are to be trained under new numbers.
+PlanRepeats = Callable[[], tuple[Container[int], Sequence[Trial]]]
+
 #: Makes a trial a babysat one: the trial as it stands, its state (None: untrained), and the request for it.
 HandOver = Callable[[Trial, TrainState | None, Intervention], None]
 
@@ -64,7 +67,7 @@ def sweep(
     is_interrupted: Callable[[], bool] = lambda: False,
     spool_folder: Path = Path(DEFAULT_FOLDER),
     hand_over: HandOver | None = None,
-    repeated: Sequence[Trial] = (),
+    plan_repeats: PlanRepeats | None = None,
 ) -> SweepResult:
     """Train until the study holds `n_trials` trials, all of them ended.
 
@@ -80,8 +83,8 @@ def sweep(
         is_interrupted: asked as often; once it is true the sweep ends after writing what it has.
         spool_folder: where results wait while the database does not answer.
         hand_over: how panda mode takes a trial that is asked for; where absent, none is given away.
-        repeated: trials whose params are trained once more, under numbers and so from random bits of their own; they
-            count in `n_trials`, and go before any that are drawn.
+        plan_repeats: asked, while nobody else writes the study, what to train instead: nothing is drawn then, and
+            trials that an earlier sweep left unfinished stay so, but for those that are named.
 
     Raises:
         StudyBusy: another coordinator sweeps this study.
@@ -91,7 +94,7 @@ def sweep(
     recorder = Recorder(storage, spec.name, new_holder(), Spool(spec, spool_folder))
     try:
         coordinator = _Sweep(storage, recorder, spec, data, executor, n_trials, on_progress, is_interrupted, hand_over)
-        return coordinator.run(repeated)
+        return coordinator.run(plan_repeats)
     finally:
         recorder.close()
 
@@ -128,16 +131,19 @@ class _Sweep:
         self.judged: dict[str, float] | None = None  # what the best trial's worker found on the test part
         self.ledger = Ledger(storage, spec.name, recorder.owner)
 
-    def run(self, repeated: Sequence[Trial]) -> SweepResult:
+    def run(self, plan_repeats: PlanRepeats | None) -> SweepResult:
         try:
-            return self._run(repeated)
+            return self._run(plan_repeats)
         finally:
             self.ledger.close(self.n_ended_now, self.recorder.write_s)
 
-    def _run(self, repeated: Sequence[Trial]) -> SweepResult:
+    def _run(self, plan_repeats: PlanRepeats | None) -> SweepResult:
         try:
-            self._recall()
-            self._repeat(repeated)
+            unfinished = self._recall()
+            if plan_repeats is None:
+                self._plan(unfinished)
+            else:
+                self._repeat(unfinished, plan_repeats())
             if self.pool or self._n_to_draw:
                 self.ledger.open()
             self.executor.load(self.data)
@@ -167,8 +173,8 @@ class _Sweep:
             self.on_progress(self._progress())
         self.recorder.check()
 
-    def _recall(self) -> None:
-        """Learn what the database holds: what is still to be trained, how many there are, the best so far."""
+    def _recall(self) -> list[Trial]:
+        """Learn what the database holds: how many trials there are, the best so far; return those to be trained."""
         counts = self.storage.summary(self.spec.name).counts
         self.counts = {state: counts.get(state, 0) for state in TrialState}
         self.best = self.storage.best_trial(self.spec.name)
@@ -177,17 +183,36 @@ class _Sweep:
         n_found = sum(self.counts.values())
         self.babysat = {session.number for session in self.storage.sessions.all(self.spec.name)}
         self.next_number = self._first_free_number(n_found)
-        # whoever adds trials meanwhile takes numbers behind those that this sweep may need
-        self.storage.reserve_numbers(self.spec.name, self.next_number + self._n_to_draw)
         unfinished = self.storage.trials(self.spec.name, where="state = 'WAITING' or state = 'RUNNING'")
         # one with a parent goes on from a state that only panda mode has
         unfinished = [t for t in unfinished if t.parent is None and t.number not in self.babysat]
         n_running = sum(trial.state is TrialState.RUNNING for trial in unfinished)
         self.counts[TrialState.RUNNING] -= n_running  # nobody trains them now: they wait, like the others
         self.counts[TrialState.WAITING] += n_running
+        return sorted(unfinished, key=lambda trial: (trial.state is TrialState.WAITING, trial.number))
+
+    def _plan(self, unfinished: list[Trial]) -> None:
+        """Take the trials that an earlier sweep left, and leave the numbers of those to come to nobody else."""
+        self._reserve(self._n_to_draw)
         # where fewer trials are asked for than an earlier sweep had planned, the rest stay planned
-        room = max(self.n_trials - (n_found - len(unfinished)), 0)
-        self._fill(sorted(unfinished, key=lambda trial: (trial.state is TrialState.WAITING, trial.number))[:room])
+        n_ended = sum(self.counts.values()) - len(unfinished)
+        self._fill(unfinished[: max(self.n_trials - n_ended, 0)])
+
+    def _repeat(self, unfinished: list[Trial], plan: tuple[Container[int], Sequence[Trial]]) -> None:
+        """Take some of the trials that are left, and the params of others once more; draw none."""
+        named, repeated = plan
+        going_on = [trial for trial in unfinished if trial.number in named]
+        n_ended = sum(self.counts.values()) - len(unfinished)
+        self.n_trials = n_ended + len(going_on) + len(repeated)
+        self._reserve(len(repeated))
+        self._fill(going_on)
+        numbered = zip(self._numbers(len(repeated)), repeated, strict=True)
+        self._add([(number, dict(trial.params), trial.space_version) for number, trial in numbered])
+
+    def _reserve(self, n: int) -> None:
+        """Keep numbers for n trials, so that whoever adds some meanwhile takes later ones."""
+        n_skipped = sum(number >= self.next_number for number in self.babysat)
+        self.storage.reserve_numbers(self.spec.name, self.next_number + n + n_skipped)
 
     def _first_free_number(self, n_found: int) -> int:
         """Return one more than the last number that a sweep gave to a trial."""
@@ -205,11 +230,6 @@ class _Sweep:
         """Draw the next trials, up to the budget."""
         version = self.spec.space_version
         self._add([(n, self.sampler.params(n), version) for n in self._numbers(min(n_most, self._n_to_draw))])
-
-    def _repeat(self, trials: Sequence[Trial]) -> None:
-        """Take the params of some trials once more."""
-        numbered = zip(self._numbers(len(trials)), trials, strict=True)
-        self._add([(number, dict(trial.params), trial.space_version) for number, trial in numbered])
 
     def _numbers(self, n: int) -> list[int]:
         """Return the next numbers that no trial has."""

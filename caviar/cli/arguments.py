@@ -5,10 +5,10 @@ from __future__ import annotations
 import getpass
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from caviar.errors import SettingsError
 
@@ -35,6 +35,19 @@ def _refuse_long_option(_type: object, text: object) -> None:
     if isinstance(text, str) and text.startswith("--"):
         raise ValueError(f"expected a name, found the option {text}")
 
+
+def _whole(_type: object, tokens: Sequence[Token]) -> int:
+    """Read a whole number, and round none that is not."""
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"expected a whole number, found {text!r}") from None
+
+
+#: A whole number, and one that need not be given.
+Whole = Annotated[int, Parameter(converter=_whole)]
+MaybeWhole = Annotated[int | None, Parameter(converter=_whole)]
 
 #: A name to sort by, which may begin with a minus.
 SortKey = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_refuse_long_option)]

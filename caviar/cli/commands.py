@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from caviar import __version__
-from caviar.cli.arguments import Json, SortKey, Storage, Text
+from caviar.cli.arguments import Json, MaybeWhole, SortKey, Storage, Text, Whole
 
 app = App(
     name="caviar",
@@ -31,13 +31,13 @@ def sweep(
     data: str | None = None,
     target: str | None = None,
     space: Path | None = None,
-    trials: int = 64,
-    epochs: int | None = None,
-    seed: int | None = None,
+    trials: Whole = 64,
+    epochs: MaybeWhole = None,
+    seed: MaybeWhole = None,
     metric: str | None = None,
     dtype: str | None = None,
     new_space: Annotated[bool, Parameter(negative="")] = False,
-    workers: int | None = None,
+    workers: MaybeWhole = None,
     address: str | None = None,
     storage: Storage = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -116,7 +116,7 @@ def query(
     *,
     where: Text | None = None,
     sort: SortKey | None = None,
-    limit: int | None = None,
+    limit: MaybeWhole = None,
     format: Format = "table",
     storage: Storage = None,
 ) -> int:
@@ -167,24 +167,13 @@ def show(
 
 # Loaded when they are used.
 app.command("caviar.cli.panda:panda", name="panda")
-app.command("caviar.cli.refine:refine", help="Narrow the space of STUDY to where its best trials lie.")
-app.command("caviar.cli.retest:retest", help="Train the best trials of STUDY again, to tell the good from the lucky.")
-app.command("caviar.cli.model:predict", help="Print the class that a model predicts for each example of a file.")
-app.command(
-    "caviar.cli.database:sql", help="Run one SQL statement that reads, best over the views v_trials, v_best, ..."
-)
-app.command("caviar.cli.database:export", help="Write STUDY, or the model of a trial, to a file.")
-app.command(
-    "caviar.cli.database:import_",
-    name="import",
-    help="Read a study from a .jsonl, .parquet or .csv file, or studies of Optuna.",
-)
-app.command("caviar.cli.database:dashboard", help="Show the database in optuna-dashboard, on this machine.")
-app.command("caviar.cli.database:delete", help="Delete STUDY with all its trials.")
-app.command("caviar.cli.database:rename", help="Give STUDY another name.")
-app.command("caviar.cli.database:note", help="Print or replace the note of STUDY.")
-app.command("caviar.cli.database:tag", help="Tag STUDY.")
-app.command("caviar.cli.doctor:doctor", help="Look at this machine, the nodes of a cluster and the database.")
+app.command("caviar.cli.refine:refine")
+app.command("caviar.cli.retest:retest")
+app.command("caviar.cli.model:predict")
+app.command("caviar.cli.database:import_", name="import")
+for _name in ("sql", "export", "dashboard", "delete", "rename", "note", "tag"):
+    app.command(f"caviar.cli.database:{_name}")
+app.command("caviar.cli.doctor:doctor")
 
 
 @db.command

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from caviar.bootstrap import make_storage, storage_url
-from caviar.cli.arguments import MODEL_SUFFIX, Storage, Text
+from caviar.cli.arguments import MODEL_SUFFIX, Storage, Text, Whole
 from caviar.errors import SettingsError
 
 
@@ -17,7 +17,7 @@ def sql(
     statement: Text,
     /,
     *,
-    limit: int = 1000,
+    limit: Whole = 1000,
     timeout: float = 30.0,
     format: Literal["table", "json", "csv", "parquet"] = "table",
     storage: Storage = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from caviar.cli.arguments import Json, Settings, Storage, TrialName
+from caviar.cli.arguments import Json, MaybeWhole, Settings, Storage, TrialName
 
 panda = App(
     name="panda",
@@ -35,8 +35,8 @@ class Asking:
 class Place:
     """Which checkpoint, and what to set there."""
 
-    epoch: Annotated[int | None, Parameter(help="The checkpoint of this epoch.")] = None
-    epochs: Annotated[int | None, Parameter(help="The checkpoint of so many epochs ago.")] = None
+    epoch: Annotated[MaybeWhole, Parameter(help="The checkpoint of this epoch.")] = None
+    epochs: Annotated[MaybeWhole, Parameter(help="The checkpoint of so many epochs ago.")] = None
     best: Annotated[bool, Parameter(negative="", help="The checkpoint of the best epoch.")] = False
     set: Settings = None
 
@@ -50,12 +50,12 @@ def start(
     until_stopped: Annotated[bool, Parameter(negative="", help="Train until `stop`.")] = False,
     set: Settings = None,
     rules: Annotated[Path | None, Parameter(help="TOML file of rules that babysit [they only warn].")] = None,
-    checkpoint_every: Annotated[int | None, Parameter(help="A checkpoint each so many epochs [1].")] = None,
-    keep: Annotated[int | None, Parameter(help="Checkpoints kept besides best and pinned; 0 keeps all [20].")] = None,
+    checkpoint_every: Annotated[MaybeWhole, Parameter(help="A checkpoint each so many epochs [1].")] = None,
+    keep: Annotated[MaybeWhole, Parameter(help="Checkpoints kept besides best and pinned; 0 keeps all [20].")] = None,
     address: Address = None,
     data: Annotated[str | None, Parameter(help="Data of a new study; see `caviar sweep`.")] = None,
     target: Annotated[str | None, Parameter(help="Column to predict, for a new study on a table.")] = None,
-    seed: Annotated[int | None, Parameter(help="Seed of a new study [0].")] = None,
+    seed: Annotated[MaybeWhole, Parameter(help="Seed of a new study [0].")] = None,
     json: Json = False,
     storage: Storage = None,
 ) -> int:

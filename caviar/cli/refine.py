@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from caviar.cli.arguments import Json, Storage
+from caviar.cli.arguments import Json, MaybeWhole, Storage
 from caviar.cli.formats import print_json
 from caviar.cli.tables import print_table
 from caviar.errors import SettingsError
@@ -19,14 +19,17 @@ from caviar.wording import counted, plain
 
 
 def refine(
-    study: str, /, *, best: int | None = None, to: Path | None = None, json: Json = False, storage: Storage = None
+    study: str, /, *, best: MaybeWhole = None, to: Path | None = None, json: Json = False, storage: Storage = None
 ) -> int:
     """Narrow the space of STUDY to where its best trials lie, for the trials to come: coarse to fine.
 
-    A param whose best trials lie everywhere stays as it is. The earlier space is kept, as an earlier version.
+    A param whose best trials lie everywhere stays as it is. The earlier space is kept, as an earlier version. Babysat
+    trials are left out.
 
     Parameters
     ----------
+    study
+        Name of the study.
     best
         How many trials count as the best [the square root of all].
     to

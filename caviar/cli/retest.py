@@ -8,22 +8,23 @@ import sys
 from typing import Any
 
 from caviar.bootstrap import check_cluster, cluster_address
-from caviar.cli.arguments import Json, Storage
+from caviar.cli.arguments import Json, MaybeWhole, Storage, Whole
 from caviar.cli.display import SweepDisplay
 from caviar.cli.formats import print_json
 from caviar.cli.interrupt import interruptible
-from caviar.cli.tables import print_table
+from caviar.cli.tables import print_table, short
 from caviar.repeats import Retest
 from caviar.study import load_study
+from caviar.study_settings import check_workers
 
 
 def retest(
     study: str,
     /,
     *,
-    best: int = 5,
-    times: int = 5,
-    workers: int | None = None,
+    best: Whole = 5,
+    times: Whole = 5,
+    workers: MaybeWhole = None,
     address: str | None = None,
     json: Json = False,
     storage: Storage = None,
@@ -31,9 +32,12 @@ def retest(
     """Train the best trials of STUDY again, from other weights: were their params good, or was it luck?
 
     The new trials are ones of the study like any other. Run again and nothing happens; a larger --times goes on.
+    Babysat trials are left out.
 
     Parameters
     ----------
+    study
+        Name of the study.
     best
         How many trials, those with the best values.
     times
@@ -43,6 +47,7 @@ def retest(
     address
         HOST:PORT of a running Ray cluster [CAVIAR_ADDRESS, else a Ray started for this].
     """
+    check_workers(workers)
     if workers != 0 and (cluster := cluster_address(address)) is not None:
         check_cluster(cluster)
     opened = load_study(study, storage=storage)
@@ -62,40 +67,46 @@ def retest(
     if json:
         print_json({"study": study, "interrupted": interrupted, "retests": [_row(one) for one in found]})
     else:
-        _print(found, opened.spec.metric, f" --storage {shlex.quote(storage)}" if storage else "")
+        _print_table(found, opened.spec.metric)
+        if not interrupted:
+            _print_best(found, opened.spec.direction.sign, f" --storage {shlex.quote(storage)}" if storage else "")
     if interrupted:
         print("caviar: interrupted; run the same command to go on", file=sys.stderr)
         return 130
     return 0
 
 
-def _print(found: list[Retest], metric: str, at: str) -> None:
-    print_table(
-        [
-            {
-                "trial": one.trial.name,
-                f"{metric} then": one.trial.value,
-                "again": one.mean,
-                "lowest": min(one.values, default=None),
-                "highest": max(one.values, default=None),
-                "times": len(one.values),
-                **({"failed": one.n_failed} if any(other.n_failed for other in found) else {}),
-            }
-            for one in found
-        ],
-        "",
-    )
-    first = found[0]
-    if first.mean is None:
-        print("none of them was COMPLETE again")
-        return
+def _print_table(found: list[Retest], metric: str) -> None:
+    failures = any(one.n_failed for one in found)
+    rows = [
+        {
+            "trial": one.trial.name,
+            f"{metric} then": one.trial.value,
+            "again": one.mean,
+            "lowest": min(one.values, default=None),
+            "highest": max(one.values, default=None),
+            "times": len(one.values),
+            **({"failed": one.n_failed} if failures else {}),
+        }
+        for one in found
+    ]
+    print_table(rows, "")
+
+
+def _print_best(found: list[Retest], sign: int, at: str) -> None:
+    """Print what was luck, and the trial whose params have stood the test."""
     pairs = [(one.trial.value, one.mean) for one in found if one.trial.value is not None and one.mean is not None]
+    best = found[0]
+    if not pairs or best.n_failed:
+        print("none of them was COMPLETE each time: no params have stood the test")
+        return
     then, again = (statistics.fmean(values) for values in zip(*pairs, strict=True))
-    print(f"on average {then:.4g} then, {again:.4g} again: the difference was luck")
-    print(f"best again   {first.trial.name}")
-    for name, value in first.trial.params.items():
-        print(f"  {name:20} {value:.6g}" if isinstance(value, float) else f"  {name:20} {value}")
-    print(f"next\n  caviar panda start {shlex.quote(first.trial.name)} --until-stopped{at}")
+    was_luck = "the difference was luck" if sign * again > sign * then else "no worse, so it was not luck"
+    print(f"on average {short(then)} then, {short(again)} again: {was_luck}")
+    print(f"best again   {best.trial.name}")
+    for name, value in best.trial.params.items():
+        print(f"  {name:20} {short(value)}")
+    print(f"next\n  caviar panda start {shlex.quote(best.trial.name)} --until-stopped{at}")
 
 
 def _row(one: Retest) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from caviar.bootstrap import check_cluster, cluster_address
 from caviar.cli.display import SweepDisplay
 from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
+from caviar.cli.tables import short
 from caviar.errors import SettingsError
 from caviar.records import SweepResult, Trial
 from caviar.search.refine import LEAST_TRIALS
 from caviar.space import SearchSpace
 from caviar.study import create_study
+from caviar.study_settings import check_workers
 
 
 def run_sweep(
@@ -39,8 +41,7 @@ def run_sweep(
     """Run a sweep to its end, or until Ctrl-C; return the exit code."""
     if n_trials < 1:
         raise SettingsError(f"trials must be at least 1, found {n_trials}")
-    if n_workers is not None and n_workers < 0:
-        raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
+    check_workers(n_workers)
     search_space = SearchSpace.from_toml(space) if space else None
     if n_workers != 0 and (cluster := cluster_address(address)) is not None:
         check_cluster(cluster)  # before a study is made that nobody can train
@@ -105,7 +106,7 @@ def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
         if metric in best.metrics:
             print(f"{label:12} {best.metrics[metric]:.4f} accuracy")
     for key, value in best.params.items():
-        print(f"  {key:20} {value:.6g}" if isinstance(value, float) else f"  {key:20} {value}")
+        print(f"  {key:20} {short(value)}")
     print("next")
     print(f"  caviar show {quoted}/{best.number}{at}")
     print(f"  caviar query {quoted} --sort -val_accuracy --limit 10{at}")

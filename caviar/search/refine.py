@@ -1,8 +1,8 @@
 """Coarse to fine: the part of a space in which the best trials lie (lecture, "the tuning process").
 
 A param that does not matter has its best trials everywhere. One whose best trials lie closer together than as many
-trials picked at random would is narrowed to where they lie. That compares trials with trials, so that it holds however
-they came about: drawn from an earlier space, narrower or wider, or on another scale.
+trials picked at random would is narrowed to where they lie. That compares trials with trials, which all have to be
+drawn alike: from the space, or from one that contains it.
 """
 
 from __future__ import annotations
@@ -68,6 +68,28 @@ def could_draw(space: SearchSpace, params: Mapping[str, Any]) -> bool:
     return params.keys() == space.keys() and all(_holds(domain, params[name]) for name, domain in space.items())
 
 
+def contains(outer: SearchSpace, inner: SearchSpace) -> bool:
+    """Return whether a space is an equal or narrower part of another, on the same scales.
+
+    Then its trials and those of the other that it could have drawn have been drawn alike.
+    """
+    if outer.keys() != inner.keys():
+        return False
+    for name, domain in inner.items():
+        wide = outer[name]
+        if isinstance(domain, Float | Int) and isinstance(wide, Float | Int):
+            if type(domain) is not type(wide) or domain.scale != wide.scale:
+                return False
+            if not wide.low <= domain.low <= domain.high <= wide.high:
+                return False
+        elif isinstance(domain, Categorical):
+            if not (isinstance(wide, Categorical) and all(_holds(wide, choice) for choice in domain.choices)):
+                return False
+        elif isinstance(domain, Float | Int) or not _holds(wide, domain):
+            return False
+    return True
+
+
 def refine(
     space: SearchSpace,
     complete: Sequence[Mapping[str, Any]],
@@ -90,8 +112,8 @@ def refine(
         raise SettingsError("all params of the space are fixed: there is nothing to narrow; give some of them bounds")
     if len(complete) < LEAST_TRIALS:
         raise SettingsError(
-            f"expected at least {LEAST_TRIALS} COMPLETE trials that the space could have drawn, found "
-            f"{len(complete)}; sweep more of them first"
+            f"expected at least {LEAST_TRIALS} COMPLETE trials drawn from the space, or from an earlier one around it, "
+            f"found {len(complete)}; sweep more of them first"
         )
     n_best = math.isqrt(len(complete)) if n_best is None else n_best
     if not LEAST_BEST <= n_best <= len(complete) // 2:

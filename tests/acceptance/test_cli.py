@@ -160,6 +160,8 @@ def test_show_prints_a_study_and_a_trial(swept: Caviar) -> None:
     [
         ["sweep"],
         ["sweep", "iris", "--trials", "many"],
+        ["sweep", "iris", "--epochs", "2.6"],
+        ["retest", "iris", "--best", "1e3"],
         ["sweep", "iris", "--trails", "3"],
         ["query", "iris", "--format", "xml"],
         ["query", "iris", "--limit"],
@@ -218,7 +220,7 @@ def test_usage_errors_name_the_page_that_helps(caviar: Caviar, words: list[str],
         (["sweep", "", "--workers", "0", "--trials", "1"], "name"),
         (["sweep", "iris", "--workers=-2"], "workers must be at least 0"),
         (["refine", "none"], "none"),
-        (["refine", "iris"], "expected at least 20 COMPLETE trials that the space could have drawn, found 3"),
+        (["refine", "iris"], "expected at least 20 COMPLETE trials drawn from the space"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

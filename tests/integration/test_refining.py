@@ -58,15 +58,21 @@ def test_a_refinement_can_be_looked_at_without_keeping_it(storage: Storage) -> N
     assert study.spec.space == found.space.to_dict() and study.spec.space_version == 2
 
 
-def test_trials_of_an_earlier_space_count_where_the_later_could_have_drawn_them(storage: Storage) -> None:
-    """The others do not."""
+def test_trials_of_an_earlier_space_count_where_it_contains_the_later(storage: Storage) -> None:
+    """Those that the later could have drawn: they were drawn alike. Of a space that is narrower anywhere, none does."""
     study = swept(storage)
     narrower = SearchSpace(**dict(SPACE) | {"hidden_units": Int(4, 10)})
-
     study = create_study("s", narrower, new_space=True, storage=storage)
 
     expected = study.trials(where="hidden_units <= 10")
     assert study.refine(keep=False).n_trials == len(expected) < 60
+
+    wider = SearchSpace(**dict(narrower) | {"learning_rate": Float(1e-4, 2.0, scale="log")})
+    study = create_study("s", wider, new_space=True, storage=storage)
+    with pytest.raises(SettingsError, match="drawn from the space, or from an earlier one around it, found 0; sweep"):
+        study.refine()
+    study.sweep(85, n_workers=0)
+    assert study.refine(keep=False).n_trials == 25
 
 
 def test_only_what_was_drawn_and_told_something_counts(

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import caviar.study
 from caviar.errors import SettingsError, StudyBusy, TrialNotFound
+from caviar.execution.base import Executor
 from caviar.records import SweepProgress, Trial, TrialState
 from caviar.space import Float, Int, SearchSpace
 from caviar.storage import Storage
-from caviar.study import Study, create_study
+from caviar.study import Study, create_study, load_study
 from caviar.testing.digest import study_digest
 
 SPACE = SearchSpace(learning_rate=Float(1e-4, 1.0, scale="log"), hidden_units=Int(4, 16), layers=1)
@@ -99,33 +101,113 @@ def test_repeats_and_babysat_trials_are_neither_tested_again_nor_refined_by(
 
 
 def test_a_repeat_that_fails_is_counted(storage: Storage) -> None:
-    """It has no value; the mean is that of the others, and a trial without any comes last."""
+    """It has no value; params that failed come after those that never did, however good their other values are."""
     study = swept(storage)
-    best = sorted(study.trials(), key=study.spec.rank)[:2]
+    best = sorted(study.trials(), key=study.spec.rank)[:3]
     failed = [
         Trial(study="s", number=12 + place, state=TrialState.FAIL, params=trial.params, reason="diverged")
         for place, trial in enumerate((best[0], best[0], best[1]))
     ]
     storage.add_trials("s", failed)
 
-    found = study.retest(2, 2, n_workers=0)
+    found = study.retest(3, 2, n_workers=0)
 
     assert [(one.trial.number, one.n_failed, len(one.values)) for one in found] == [
+        (best[2].number, 0, 2),
         (best[1].number, 1, 1),
         (best[0].number, 2, 0),
     ]
-    assert found[1].mean is None
+    assert found[2].mean is None
+
+
+def test_what_another_sweep_left_stays_and_so_do_repeats_that_are_not_asked_for(storage: Storage) -> None:
+    """Interrupted sweeps and retests leave trials that wait; each call trains its own, and again nothing."""
+    study = swept(storage)
+    ended: list[int] = []
+    study.sweep(
+        300,
+        n_workers=0,
+        on_progress=lambda progress: ended.append(progress.n_ended_now),
+        is_interrupted=lambda: bool(ended and ended[-1]),
+    )
+    counts = study.summary().counts
+    assert counts[TrialState.WAITING] > 10
+    study.retest(3, 50, n_workers=0, is_interrupted=lambda: True)
+    waiting = study.summary().counts[TrialState.WAITING]
+    assert waiting == counts[TrialState.WAITING] + 150
+
+    found = study.retest(2, 2, n_workers=0)
+
+    assert [len(one.values) for one in found] == [2, 2]
+    assert study.summary().counts[TrialState.WAITING] == waiting - 4
+    assert study.retest(2, 2, n_workers=0) == found
+    assert study.summary().counts[TrialState.WAITING] == waiting - 4
+
+
+def test_two_retests_at_once_train_each_repeat_once(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends while the other starts its workers has done what the other thought to be missing."""
+    study = swept(storage)
+    make = caviar.study.make_sweep_executor
+
+    def late(address: str | None, n_workers: int | None) -> Executor:
+        monkeypatch.setattr(caviar.study, "make_sweep_executor", make)
+        load_study("s", storage=storage).retest(2, 3, n_workers=0)
+        return make(address, n_workers)
+
+    monkeypatch.setattr(caviar.study, "make_sweep_executor", late)
+
+    found = study.retest(2, 3, n_workers=0)
+
+    assert [len(one.values) for one in found] == [3, 3]
+    assert study.summary().n_trials == 18
+
+
+def test_a_babysat_trial_that_comes_meanwhile_takes_a_later_number(storage: Storage) -> None:
+    """Also where an earlier one lies among the numbers that a sweep, or a retest, goes on with."""
+    study = swept(storage)
+    untrained = Trial(study="s", number=0, state=TrialState.WAITING, params={"layers": 1})
+    assert storage.sessions.create(untrained, {}).number == 12
+    taken: list[int] = []
+
+    def babysit(progress: SweepProgress) -> None:
+        if not taken:
+            taken.append(storage.sessions.create(untrained, {}).number)
+
+    study.retest(3, 2, n_workers=0, on_progress=babysit)
+    assert taken == [19]
+    taken.clear()
+    study.sweep(60, n_workers=0, on_progress=babysit)
+
+    assert taken == [60]
+    left = [trial.number for trial in study.trials() if not trial.state.is_finished]
+    assert (left, study.summary().n_trials) == ([12, 19, 60], 61)
+
+
+def test_repeats_are_of_the_space_that_their_trial_was_drawn_from(storage: Storage) -> None:
+    """Whatever it is by now; trials to come are drawn from the one in force."""
+    study = swept(storage)
+    create_study("s", SearchSpace(**dict(SPACE) | {"layers": 2}), new_space=True, storage=storage)
+
+    found = study.retest(2, 2, n_workers=0)
+    study.sweep(18, n_workers=0)
+
+    assert [t.space_version for one in found for t in one.repeats] == [1] * 4
+    assert [t.space_version for t in study.trials(where="number >= 16")] == [2, 2]
 
 
 def test_what_cannot_be_tested_again_is_refused(storage: Storage) -> None:
     """No trial, numbers below one, and a study that another coordinator sweeps."""
     study = create_study("s", SPACE, data="iris", epochs=1, storage=storage)
-    with pytest.raises(TrialNotFound, match=r"^study 's' has no COMPLETE trial to test again; sweep it first$"):
+    with pytest.raises(TrialNotFound, match=r"^study 's' has no COMPLETE trial that a sweep trained, "):
         study.retest()
     study.sweep(2, n_workers=0)
     for numbers in ((0, 1), (1, 0)):
         with pytest.raises(SettingsError, match="best and times must be at least 1, found"):
             study.retest(*numbers)
+    with pytest.raises(SettingsError, match=r"best must be a whole number, found 2\.5"):
+        study.retest(2.5)
+    with pytest.raises(SettingsError, match="workers must be at least 0"):
+        study.retest(n_workers=-1)
     storage.acquire_lease("s", "other", 60)
     with pytest.raises(StudyBusy):
         study.retest(1, 1, n_workers=0)

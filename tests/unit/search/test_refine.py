@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from caviar.errors import SettingsError
-from caviar.search.refine import MOST_CHANCE, Refinement, could_draw, refine
+from caviar.search.refine import MOST_CHANCE, Refinement, contains, could_draw, refine
 from caviar.search.sampler import TrialSampler
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 
@@ -265,7 +265,7 @@ def test_trials_of_other_spaces_are_known(params: dict[str, Any], expected: bool
     ("space", "n", "n_best", "message"),
     [
         (SearchSpace(layers=2), 50, None, "all params of the space are fixed"),
-        (SearchSpace(l2=Float(0, 1)), 19, None, "expected at least 20 COMPLETE trials .* found 19; sweep more"),
+        (SearchSpace(l2=Float(0, 1)), 19, None, "expected at least 20 COMPLETE trials drawn .* found 19; sweep more"),
         (SearchSpace(l2=Float(0, 1)), 50, 2, "the best must be 3 to 25 of 50 COMPLETE trials, found 2$"),
         (SearchSpace(l2=Float(0, 1)), 50, 26, "the best must be 3 to 25 of 50 COMPLETE trials, found 26$"),
     ],
@@ -276,3 +276,32 @@ def test_too_little_to_go_by_is_refused(space: SearchSpace, n: int, n_best: int 
 
     with pytest.raises(SettingsError, match=message):
         refine(space, trials, n_best=n_best)
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "expected"),
+    [
+        ("l2", Float(0, 0.5), True),
+        ("l2", Float(0.1, 0.2, tier=1), True),
+        ("l2", Float(0.1, 0.6), False),
+        ("l2", Float(0.1, 0.2, scale="log"), False),
+        ("l2", 0.1, True),
+        ("layers", Int(2, 2), True),
+        ("layers", Int(0, 2), False),
+        ("layers", Categorical(1, 2), False),
+        ("layers", Float(1, 2), False),
+        ("batch_size", Categorical(64), True),
+        ("batch_size", Categorical(64, 32), True),
+        ("batch_size", Categorical(64, 16), False),
+        ("batch_size", Int(32, 64), False),
+        ("optimizer", "adam", True),
+        ("optimizer", "sgd", False),
+        ("optimizer", Categorical("adam"), False),
+        ("momentum", 0.9, False),
+    ],
+)
+def test_a_space_contains_its_narrower_parts(name: str, domain: Any, expected: bool) -> None:
+    """On the same scales, so that what both could draw they draw alike."""
+    space = SearchSpace(layers=Int(1, 3), l2=Float(0, 0.5), batch_size=Categorical(32, 64), optimizer="adam")
+
+    assert contains(space, SearchSpace(**dict(space) | {name: domain})) is expected
