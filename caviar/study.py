@@ -134,7 +134,6 @@ class Study:
             on_progress: called a few times a second.
             is_interrupted: asked as often whether to stop.
         """
-
         if n_trials < 1:
             raise SettingsError(f"trials must be at least 1, found {n_trials}")
         check_workers(n_workers)
