@@ -13,7 +13,7 @@ from caviar.cli.tables import print_table
 from caviar.errors import SettingsError
 from caviar.records import TrialState
 from caviar.search.refine import Narrowing, Refinement
-from caviar.space import SearchSpace
+from caviar.space import Categorical, Domain, SearchSpace
 from caviar.study import load_study
 from caviar.wording import counted, plain
 
@@ -83,7 +83,7 @@ def _print(found: Refinement) -> None:
         {
             "param": param.name,
             "from": str(param.before),
-            "to": str(param.after) if param.is_narrower else "the same",
+            "to": _bounds(param.after) if param.is_narrower else "the same",
             "chance": param.chance,
         }
         for param in found.params
@@ -93,6 +93,11 @@ def _print(found: Refinement) -> None:
         for which, bound in param.reached.items():
             where = "below" if which == "low" else "above"
             print(f"the best trials reach {param.name} = {plain(bound)}, where the space ends: try some {where}")
+
+
+def _bounds(domain: Domain) -> str:
+    """Return a domain without its scale, which the line has already."""
+    return str(domain) if isinstance(domain, Categorical) else f"{plain(domain.low)} to {plain(domain.high)}"
 
 
 def _row(param: Narrowing) -> dict[str, Any]:

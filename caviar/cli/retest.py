@@ -102,7 +102,7 @@ def _print_best(found: list[Retest], sign: int, at: str) -> None:
         return
     then, again = (statistics.fmean(values) for values in zip(*pairs, strict=True))
     was_luck = "the difference was luck" if sign * again > sign * then else "no worse, so it was not luck"
-    print(f"on average {short(then)} then, {short(again)} again: {was_luck}")
+    print(f"on average {then:.4g} then, {again:.4g} again: {was_luck}")
     print(f"best again   {best.trial.name}")
     for name, value in best.trial.params.items():
         print(f"  {name:20} {short(value)}")
