@@ -37,7 +37,6 @@ from caviar.study_settings import (
     whole,
 )
 from caviar.training.dataset import Dataset
-from caviar.training.hyperparameters import is_limit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from caviar.panda.session import PandaSession
     from caviar.panda.shelf import Policy
     from caviar.panda.start import Nursery
-    from caviar.search.refine import Narrowing, Refinement
+    from caviar.search.refine import Refinement
     from caviar.sweep import PlanRepeats
     from caviar.training.state import TrainState
 
@@ -238,19 +237,9 @@ class Study:
             SettingsError: there are too few trials, or nothing to narrow.
             StudyBusy: a coordinator is sweeping the study.
         """
-        from caviar.search.refine import contains, could_draw, refine
+        from caviar.refining import refine_study
 
-        self.spec = self.storage.get_study(self.name)
-        if not self.spec.space:
-            raise SettingsError(f"study {self.name!r} was made through Optuna and has no space of its own to narrow")
-        space = SearchSpace.from_dict(self.spec.space)
-        versions = enumerate(map(SearchSpace.from_dict, self.storage.spaces(self.name)), start=1)
-        wide = {version for version, earlier in versions if contains(earlier, space)}
-        found_trials = first_trials(self.storage, self.spec, diverged=True)
-        drawn = [t for t in found_trials if t.space_version in wide and could_draw(space, t.params)]
-        complete = [trial.params for trial in drawn if trial.value is not None]
-        found = refine(space, complete, [t.params for t in drawn[len(complete) :]], whole("best", n_best))
-        found = replace(found, params=tuple(map(_without_limits, found.params)))
+        found = refine_study(self.storage, self.storage.get_study(self.name), whole("best", n_best))
         if keep and found.is_narrower:
             found = replace(found, version=self.storage.add_space(self.name, found.space.to_dict()))
             self.spec = self.storage.get_study(self.name)
@@ -491,12 +480,6 @@ def create_study(
         opened.add_space(name, asked["space"])
         found = opened.get_study(name)
     return Study(found, opened)
-
-
-def _without_limits(param: Narrowing) -> Narrowing:
-    """Leave out the bounds beyond which the network knows no values."""
-    reached = {which: bound for which, bound in param.reached.items() if not is_limit(param.name, bound)}
-    return replace(param, reached=reached)
 
 
 def _warn(line: str) -> None:

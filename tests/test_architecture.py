@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "storage": {*RECORDS, "space"},
     "recorder": {*RECORDS, "storage"},
     "repeats": {*RECORDS, "storage"},
+    "refining": {*MATHS, "training", "storage", "search", "space", "repeats"},
     "ledger": {*MATHS, "training", "execution", "storage", "space"},
     "sweep": {*MATHS, "training", "execution", "storage", "search", "space", "ledger", "recorder"},
     "panda": {*MATHS, "training", "execution", "storage", "space"},

@@ -8,7 +8,7 @@ from caviar.bootstrap import make_storage
 from caviar.cli.formats import print_json, print_rows
 from caviar.cli.rows import CSV_COLUMNS, flat_row, run_row, study_row, trial_row
 from caviar.cli.runs import print_runs
-from caviar.cli.tables import print_table, shown, sparkline
+from caviar.cli.tables import print_table, print_values, shown, sparkline
 from caviar.errors import QueryError, SettingsError
 from caviar.records import Trial
 from caviar.storage import Storage
@@ -89,8 +89,7 @@ def _print_study(storage: Storage, name: str, as_json: bool) -> None:
         from caviar.space import SearchSpace  # most answers do without
 
         print("space")
-        for param, domain in SearchSpace.from_dict(space).items():
-            print(f"  {shown(param):20} {shown(str(domain))}")
+        print_values(SearchSpace.from_dict(space))
     if best:
         print(f"{'best':14} {name}/{best['number']}")
         _print_params_and_metrics(best)
@@ -133,8 +132,7 @@ def _print_trial(storage: Storage, study: str, number: int, as_json: bool) -> No
 def _print_params_and_metrics(row: dict[str, Any]) -> None:
     for kind in ("params", "metrics"):
         print(kind)
-        for key, value in row[kind].items():
-            print(f"  {shown(key):20} {_short(value)}")
+        print_values(row[kind])
 
 
 def _table_row(trial: Trial) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from caviar.cli.arguments import Json, MaybeWhole, Storage, Whole
 from caviar.cli.display import SweepDisplay
 from caviar.cli.formats import print_json
 from caviar.cli.interrupt import interruptible
-from caviar.cli.tables import print_table, short
+from caviar.cli.tables import print_table, print_values
 from caviar.repeats import Retest
 from caviar.study import load_study
 from caviar.study_settings import check_workers
@@ -104,8 +104,7 @@ def _print_best(found: list[Retest], sign: int, at: str) -> None:
     was_luck = "the difference was luck" if sign * again > sign * then else "no worse, so it was not luck"
     print(f"on average {then:.4g} then, {again:.4g} again: {was_luck}")
     print(f"best again   {best.trial.name}")
-    for name, value in best.trial.params.items():
-        print(f"  {name:20} {short(value)}")
+    print_values(best.trial.params)
     print(f"next\n  caviar panda start {shlex.quote(best.trial.name)} --until-stopped{at}")
 
 

@@ -12,7 +12,7 @@ from caviar.bootstrap import check_cluster, cluster_address
 from caviar.cli.display import SweepDisplay
 from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
-from caviar.cli.tables import short
+from caviar.cli.tables import print_values
 from caviar.errors import SettingsError
 from caviar.records import SweepResult, Trial
 from caviar.search.refine import LEAST_TRIALS
@@ -105,8 +105,7 @@ def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
     for metric, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
         if metric in best.metrics:
             print(f"{label:12} {best.metrics[metric]:.4f} accuracy")
-    for key, value in best.params.items():
-        print(f"  {key:20} {short(value)}")
+    print_values(best.params)
     print("next")
     print(f"  caviar show {quoted}/{best.number}{at}")
     print(f"  caviar query {quoted} --sort -val_accuracy --limit 10{at}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -78,6 +78,12 @@ def short(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def print_values(values: Mapping[str, Any]) -> None:
+    """Print names with their values on stdout, a line each."""
+    for name, value in values.items():
+        print(f"  {shown(name):20} {f'{value:.6g}' if isinstance(value, float) else shown(str(value))}")
 
 
 def duration(seconds: float) -> str:

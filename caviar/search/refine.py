@@ -124,8 +124,11 @@ def refine(
     params = []
     for name, domain in space.domains.items():
         values = [trial[name] for trial in trials]
-        narrow = _narrow_choices if isinstance(domain, Categorical) else _narrow_range
-        after, chance = narrow(domain, values[:n_best], values)  # type: ignore[arg-type] # each gets its own kind
+        after: Domain
+        if isinstance(domain, Categorical):
+            after, chance = _narrow_choices(domain, values[:n_best], values)
+        else:
+            after, chance = _narrow_range(domain, values[:n_best], values)
         params.append(Narrowing(name=name, before=domain, after=after, chance=chance, reached=_reached(domain, after)))
     params.sort(key=lambda param: param.chance)
     narrowed = SearchSpace(**dict(space) | {param.name: param.after for param in params})

@@ -1,0 +1,33 @@
+"""Coarse to fine on a study: which of its trials say where its space may be narrowed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from caviar.errors import SettingsError
+from caviar.records import StudySpec
+from caviar.repeats import first_trials
+from caviar.search.refine import Narrowing, Refinement, contains, could_draw, refine
+from caviar.space import SearchSpace
+from caviar.storage.base import Storage
+from caviar.training.hyperparameters import is_limit
+
+
+def refine_study(storage: Storage, spec: StudySpec, n_best: int | None) -> Refinement:
+    """Narrow the space of a study; the study stays as it is. See :meth:`caviar.Study.refine`."""
+    if not spec.space:
+        raise SettingsError(f"study {spec.name!r} was made through Optuna and has no space of its own to narrow")
+    space = SearchSpace.from_dict(spec.space)
+    versions = enumerate(map(SearchSpace.from_dict, storage.spaces(spec.name)), start=1)
+    wide = {version for version, earlier in versions if contains(earlier, space)}
+    trials = first_trials(storage, spec, diverged=True)
+    drawn = [t for t in trials if t.space_version in wide and could_draw(space, t.params)]
+    complete = [trial.params for trial in drawn if trial.value is not None]
+    found = refine(space, complete, [t.params for t in drawn[len(complete) :]], n_best)
+    return replace(found, params=tuple(map(_without_limits, found.params)))
+
+
+def _without_limits(param: Narrowing) -> Narrowing:
+    """Leave out the bounds beyond which the network knows no values."""
+    reached = {which: bound for which, bound in param.reached.items() if not is_limit(param.name, bound)}
+    return replace(param, reached=reached)
