@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from caviar.cli.formats import print_json
 from caviar.cli.tables import print_table
 from caviar.errors import SettingsError
 from caviar.records import TrialState
+from caviar.replacing import replacing
 from caviar.search.refine import Narrowing, Refinement
 from caviar.space import Categorical, Domain, SearchSpace
 from caviar.study import load_study
@@ -113,12 +113,8 @@ def _row(param: Narrowing) -> dict[str, Any]:
 
 def _write(space: SearchSpace, to: Path) -> None:
     """Write a space file, whole or not at all."""
-    beside = to.with_name(f".{to.name}.{os.getpid()}.part")
     try:
-        try:
+        with replacing(to) as beside:
             beside.write_text(space.to_toml(), "utf-8")
-            beside.replace(to)
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as error:
         raise SettingsError(f"cannot write the space file {str(to)!r}: {error.strerror or error}") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import shlex
 import uuid
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 from caviar.errors import CaviarError, DataError, DataNotFound, StudyMismatch
 from caviar.records import DataSpec, Direction, StudySpec, Trial, TrialResult
+from caviar.replacing import replacing
 from caviar.space import SearchSpace
 from caviar.storage import codec
 from caviar.storage.base import Storage
@@ -64,19 +64,14 @@ def export_study(storage: Storage, study: str, path: str | Path) -> int:
             f"caviar query {shlex.quote(study)} --format csv"
         )
     header = _header(spec, storage)
-    # Written beside the target: replacing is atomic only within one file system.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
+        with replacing(path) as beside:
             if path.suffix == ".jsonl":
                 n = _write_jsonl(beside, header, storage, study)
             elif path.suffix == ".csv":
                 n = _write_csv(beside, header, storage, study)
             else:
                 n = _write_parquet(beside, header, storage, study)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return n

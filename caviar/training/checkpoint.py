@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from safetensors.numpy import save
 
 from caviar.errors import CheckpointError
 from caviar.records import Params
+from caviar.replacing import replacing
 from caviar.training.state import TrainState, state_from_arrays, state_to_arrays
 
 #: Raised whenever an older caviar could misread what a newer one wrote.
@@ -81,20 +80,11 @@ def write_arrays(
     whole = {**metadata, _VERSION: FORMAT_VERSION}
     whole[_CHECKSUM] = _checksum(arrays, whole)
     content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=whole)
-    # os.replace is atomic only within one file system: write beside the target, under a name that no other thread,
-    # process or machine writes to
-    beside = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
     try:
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
+        with replacing(path) as beside, beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         _sync_folder(path.parent)
     except OSError as error:
         raise CheckpointError(f"could not write the {noun} {str(path)!r}: {error.strerror or error}") from error
