@@ -13,7 +13,7 @@ import numpy as np
 
 from caviar.nn.compiled_batch_norm import normalise, normalise_backward
 from caviar.nn.compiled_cache import cached, compiled
-from caviar.nn.compiled_products import LISTED, PLAIN, TURNED, product
+from caviar.nn.compiled_products import LISTED, PANEL, PLAIN, TURNED, product
 from caviar.nn.compiled_softmax import count_correct, cross_entropy, cross_entropy_backward
 from caviar.nn.compiled_vectors import writable
 
@@ -145,6 +145,7 @@ def train(
     sums = _aligned(2, row, parameters)
     highest, total = sums[0], sums[1]  # M
     d_weights = _aligned(1, largest, parameters)[0]  # of one layer
+    panel = _aligned(1, PANEL // parameters.itemsize, parameters)[0]
     d_units = np.empty(2 * widest, parameters.dtype)  # of gamma and beta of one layer, or of b
     x_flat = writable(x.reshape(-1))
     d_flat = gradients.reshape(-1)
@@ -167,12 +168,14 @@ def train(
         for layer in range(n_layers):
             H, D_below = sizes[layer + 1], sizes[layer]
             if layer == 0:
-                product(z_flat, start, row, parameters, start, D, next_to, x_flat, start, D, batch, turned, H, D, M)
+                product(
+                    z_flat, start, row, parameters, start, D, next_to, x_flat, start, D, batch, turned, panel, H, D, M
+                )
             else:
                 below = (unit - D_below) * row
                 product(
                     z_flat, unit * row, row, parameters, place, D_below, next_to, a_flat, below, row, units, plain,
-                    H, D_below, M,
+                    panel, H, D_below, M,
                 )  # fmt: skip
             place += H * D_below
             gamma, beta = parameters[place:][:H], parameters[place + H :][:H]
@@ -183,10 +186,10 @@ def train(
             unit += H
         H = sizes[-2]
         if n_layers == 0:
-            product(d_flat, start, row, parameters, start, D, next_to, x_flat, start, D, batch, turned, C, D, M)
+            product(d_flat, start, row, parameters, start, D, next_to, x_flat, start, D, batch, turned, panel, C, D, M)
         else:
             below = (unit - H) * row
-            product(d_flat, start, row, parameters, place, H, next_to, a_flat, below, row, units, plain, C, H, M)
+            product(d_flat, start, row, parameters, place, H, next_to, a_flat, below, row, units, plain, panel, C, H, M)
         scores, b = gradients[0], parameters[place + C * H :][:C]
         loss = cross_entropy(scores, b, batch_y[:M], highest[:M], total[:M])
         loss_sum += loss
@@ -204,14 +207,14 @@ def train(
                 unit -= D_below
                 product(
                     d_weights, start, D_below, d_flat, d_z, row, next_to, a_flat, unit * row, row, units, turned,
-                    H, M, D_below,
+                    panel, H, M, D_below,
                 )  # fmt: skip
                 product(
                     d_flat, d_below, row, parameters, place, next_to, D_below, d_flat, d_z, row, units, plain,
-                    D_below, H, M,
+                    panel, D_below, H, M,
                 )  # fmt: skip
             else:
-                product(d_weights, start, D, d_flat, d_z, row, next_to, x_flat, start, D, batch, listed, H, M, D)
+                product(d_weights, start, D, d_flat, d_z, row, next_to, x_flat, start, D, batch, listed, panel, H, M, D)
             end = place + H * D_below
             _update(
                 optimizer, parameters[place:end], d_weights[: H * D_below], v[place:end], s[place:end], l2,
@@ -263,6 +266,7 @@ def evaluate(
         widest = max(widest, sizes[layer + 1])
     lines = np.arange(max(block, widest))
     buffers = _aligned(2 * widest, row, parameters).reshape((2, widest, row))  # 2,H,M
+    panel = _aligned(1, PANEL // parameters.itemsize, parameters)[0]
     flat, x_flat = buffers.reshape(-1), writable(x.reshape(-1))
     parameters = writable(parameters)
     sums = _aligned(2, row, parameters)
@@ -276,12 +280,15 @@ def evaluate(
             H, D_below = sizes[layer + 1], sizes[layer]
             out = (layer % 2) * widest * row
             if layer == 0:
-                product(flat, out, row, parameters, start, D, next_to, x_flat, first * D, D, lines, turned, H, D, M)
+                product(
+                    flat, out, row, parameters, start, D, next_to, x_flat, first * D, D, lines, turned, panel, H, D, M
+                )
             else:
                 below = ((layer + 1) % 2) * widest * row
                 product(
-                    flat, out, row, parameters, place, D_below, next_to, flat, below, row, lines, plain, H, D_below, M
-                )
+                    flat, out, row, parameters, place, D_below, next_to, flat, below, row, lines, plain,
+                    panel, H, D_below, M,
+                )  # fmt: skip
             place += H * D_below
             if layer == n_layers:
                 break

@@ -29,7 +29,7 @@ _PANEL_ROW = _VECTORS * VECTOR  # bytes
 #: Bytes of a row of C up to which a tile of one vector takes less time than one of all.
 _NARROW = VECTOR if HAS_AVX512 else 0
 #: Bytes of a panel: it stays in the first-level cache, beside the rows of A that pass by.
-_PANEL = 24 * 1024
+PANEL = 24 * 1024
 #: A plain B of so many bytes stays there as it is.
 _SMALL = 16 * 1024
 
@@ -115,16 +115,6 @@ _whole_tile, _edge_tile = _tile(_VECTORS, is_masked=False), _tile(1, is_masked=T
 
 
 @intrinsic
-def _address(typing, array):
-    """Return where in the memory an array starts."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ptrtoint(data(context, builder, signature.args[0], arguments[0]), I64)
-
-    return types.int64(array), generate
-
-
-@intrinsic
 def _copy_line(typing, source, s_at, target, t_at):
     """Copy one row of a panel."""
     signature = types.void(source, types.int64, target, types.int64)
@@ -170,7 +160,7 @@ def _turn_square(typing, source, s_start, s_row, lines, first, target, t_start):
 
 @compiled
 def _copy_panel(
-    panel: Array, start: int, row: int, b: Array, b_start: int, b_row: int, lines: Array, kind: int,
+    panel: Array, row: int, b: Array, b_start: int, b_row: int, lines: Array, kind: int,
     first: int, n: int, column: int, n_columns: int,
 ) -> None:  # fmt: skip
     """Copy B[first : first + n, column : column + n_columns] to where it lies side by side, in rows of a panel."""
@@ -179,19 +169,19 @@ def _copy_panel(
         squares_high, squares_wide = n // width * width, n_columns // width * width
         for k in range(0, squares_high, width):
             for m in range(0, squares_wide, width):
-                _turn_square(b, b_start + first + k, b_row, lines, column + m, panel, start + k * row + m)
+                _turn_square(b, b_start + first + k, b_row, lines, column + m, panel, k * row + m)
         for m in range(n_columns):
             at = b_start + first + lines[column + m] * b_row
             for k in range(squares_high if m < squares_wide else 0, n):
-                panel[start + k * row + m] = b[at + k]
+                panel[k * row + m] = b[at + k]
         return
     for k in range(n):
         at = b_start + (lines[first + k] if kind == LISTED else first + k) * b_row + column
         if n_columns == row:
-            _copy_line(b, at, panel, start + k * row)
+            _copy_line(b, at, panel, k * row)
         else:
             for m in range(n_columns):
-                panel[start + k * row + m] = b[at + m]
+                panel[k * row + m] = b[at + m]
 
 
 @compiled_apart
@@ -220,22 +210,22 @@ def product(
     c: Array, c_start: int, c_row: int,
     a: Array, a_start: int, a_row: int, a_column: int,
     b: Array, b_start: int, b_row: int, lines: Array, kind: int,
-    H: int, K: int, M: int,
+    panel: Array, H: int, K: int, M: int,
 ) -> None:  # fmt: skip
     """Write C (H, M) = A (H, K) B (K, M), with A[h, k] = a[a_start + h * a_row + k * a_column]: A may be transposed.
 
     B[k, m] is, by kind: PLAIN, b[b_start + k * b_row + m]; LISTED, b[b_start + lines[k] * b_row + m]; TURNED,
-    b[b_start + lines[m] * b_row + k]. Each element is one sum in the order of k, whatever its place in C.
+    b[b_start + lines[m] * b_row + k]. Each element is one sum in the order of k, whatever its place in C. What is in
+    `panel`, `PANEL` bytes that start with a vector's, is lost: made here, it would cost a small product twice its
+    time, for itself and for the counts of who holds the other arrays.
     """
     width = VECTOR // c.itemsize
     row = _VECTORS * width
     is_copied = kind != PLAIN or (H > 2 * _ROWS and K * M * c.itemsize > _SMALL)
-    depth = K
+    start, depth = np.int64(0), K
     if is_copied:  # in parts of nearly equal depth
-        n_parts = (K * _PANEL_ROW + _PANEL - 1) // _PANEL
+        n_parts = (K * _PANEL_ROW + PANEL - 1) // PANEL
         depth = ((K + n_parts - 1) // n_parts + width - 1) // width * width
-    panel = np.empty(row * depth + VECTOR // c.itemsize if is_copied else 0, c.dtype)
-    start = -_address(panel) % VECTOR // c.itemsize
     for first in range(0, K, depth):
         n = min(depth, K - first)
         column = 0
@@ -247,7 +237,7 @@ def product(
                 column = min(column, M - n_columns)
             c_at, a_at = c_start + column, a_start + first * a_column
             if is_copied:
-                _copy_panel(panel, start, row, b, b_start, b_row, lines, kind, first, n, column, n_columns)
+                _copy_panel(panel, row, b, b_start, b_row, lines, kind, first, n, column, n_columns)
                 _multiply(c, c_at, c_row, a, a_at, a_row, a_column, panel, start, row, H, n, n_columns, first)
             else:
                 b_at = b_start + column
