@@ -43,6 +43,7 @@ class Reason(StrEnum):
     ERROR = "error"  # training raised an exception
     LOST = "lost"  # its worker died each time it was tried
     STOPPED = "stopped"  # a person or a rule stopped it
+    BEHIND = "behind"  # it was not as good, so early, as the best of those before it
 
 
 class Direction(StrEnum):
@@ -87,6 +88,8 @@ class StudySpec:
     dtype: str = "float32"
     #: `numpy` or `compiled`: the two differ in the last bits, so a study stays with one.
     kernel: str = "numpy"
+    #: Whether trials end early that are behind those before them.
+    prune: bool = False
     created_at: datetime | None = None
     #: Version of caviar that created it.
     caviar_version: str = ""
@@ -308,6 +311,7 @@ class SweepProgress:
     #: Trials that the study is to hold.
     n_trials: int
     n_complete: int
+    n_pruned: int
     n_failed: int
     n_running: int
     #: Unfinished trials that panda mode has.
@@ -321,6 +325,11 @@ class SweepProgress:
     seconds_left: float | None
     #: What is wrong and will be mended, as that the database does not answer.
     notice: str | None = None
+
+    @property
+    def n_ended(self) -> int:
+        """Trials of the study that have ended, one way or another."""
+        return self.n_complete + self.n_pruned + self.n_failed
 
     @property
     def trials_per_second(self) -> float:

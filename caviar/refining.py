@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from caviar.errors import SettingsError
-from caviar.records import StudySpec
+from caviar.records import StudySpec, TrialState
 from caviar.repeats import first_trials
 from caviar.search.refine import Narrowing, Refinement, contains, could_draw, refine
 from caviar.space import SearchSpace
@@ -20,10 +20,13 @@ def refine_study(storage: Storage, spec: StudySpec, n_best: int | None) -> Refin
     space = SearchSpace.from_dict(spec.space)
     versions = enumerate(map(SearchSpace.from_dict, storage.spaces(spec.name)), start=1)
     wide = {version for version, earlier in versions if contains(earlier, space)}
-    trials = first_trials(storage, spec, diverged=True)
+    trials = first_trials(storage, spec, worse=True)
     drawn = [t for t in trials if t.space_version in wide and could_draw(space, t.params)]
-    complete = [trial.params for trial in drawn if trial.value is not None]
-    found = refine(space, complete, [t.params for t in drawn[len(complete) :]], n_best)
+    complete, pruned, diverged = (
+        [trial.params for trial in drawn if trial.state is state]
+        for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    )
+    found = refine(space, complete, diverged, pruned, n_best)
     return replace(found, params=tuple(map(_without_limits, found.params)))
 
 

@@ -39,7 +39,7 @@ class Retest:
         return sum(t.state is TrialState.FAIL for t in self.repeats)
 
 
-def first_trials(storage: Storage, spec: StudySpec, *, diverged: bool = False) -> list[Trial]:
+def first_trials(storage: Storage, spec: StudySpec, *, worse: bool = False) -> list[Trial]:
     """Return the COMPLETE trials of a study, best first; of several with the same params the first.
 
     Babysat ones are left out, as what was done to them is not in their params.
@@ -47,21 +47,21 @@ def first_trials(storage: Storage, spec: StudySpec, *, diverged: bool = False) -
     Args:
         storage: the trial database.
         spec: of the study.
-        diverged: return those that diverged, too, after the others.
+        worse: return those that diverged or were pruned for being behind, too, after the others.
     """
-    where = "state = 'COMPLETE' and value is not null" + (" or reason = 'diverged'" if diverged else "")
+    where = "state = 'COMPLETE' and value is not null" + (" or reason in ('diverged', 'behind')" if worse else "")
     found: dict[object, Trial] = {}
     for trial in _untended(storage, spec.name, where):
-        found.setdefault(_key(trial.params), trial)
+        found.setdefault(params_key(trial.params), trial)
     return sorted(found.values(), key=spec.rank)
 
 
 def repeats_of(storage: Storage, study: str, trials: Sequence[Trial]) -> dict[int, list[Trial]]:
     """Return the later trials with the same params, in whatever state, by the number of each trial."""
-    numbers = {_key(trial.params): trial.number for trial in trials}
+    numbers = {params_key(trial.params): trial.number for trial in trials}
     found: dict[int, list[Trial]] = {trial.number: [] for trial in trials}
     for trial in _untended(storage, study, f"number > {min(found, default=0)}"):
-        number = numbers.get(_key(trial.params))
+        number = numbers.get(params_key(trial.params))
         if number is not None and trial.number > number:
             found[number].append(trial)
     return found
@@ -104,5 +104,6 @@ def _untended(storage: Storage, study: str, where: str) -> Iterable[Trial]:
         yield from (trial for trial in page if trial.number not in babysat)
 
 
-def _key(params: Params) -> object:
+def params_key(params: Params) -> object:
+    """Return what is equal for equal params."""
     return tuple(sorted(params.items()))

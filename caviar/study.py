@@ -225,9 +225,9 @@ class Study:
     def refine(self, n_best: int | None = None, *, keep: bool = True) -> Refinement:
         """Narrow the space to where the best trials lie: coarse to fine.
 
-        Looked at are trials that are COMPLETE or diverged, and were drawn from the space or from an earlier version
-        that contains it; of several with the same params the first, and no babysat ones. See
-        :func:`caviar.search.refine.refine`.
+        Looked at are trials that are COMPLETE, diverged, or were pruned for being behind, and were drawn from the space
+        or from an earlier version that contains it; of several with the same params the first, and no babysat ones.
+        See :func:`caviar.search.refine.refine`.
 
         Args:
             n_best: how many count as the best; where absent, the square root of those that are COMPLETE.
@@ -424,6 +424,7 @@ def create_study(
     epochs: int | None = None,
     metric: str | None = None,
     dtype: str | None = None,
+    prune: bool | None = None,
     new_space: bool = False,
     storage: str | Storage | None = None,
 ) -> Study:
@@ -441,6 +442,7 @@ def create_study(
         epochs: that each trial is trained.
         metric: `val_accuracy` (maximised), `val_loss` or `train_loss` (minimised).
         dtype: `float32` or `float64`.
+        prune: end trials early that are behind those before them; see :mod:`caviar.execution.halving`.
         new_space: where the study exists with another space, make this one its next version: trials to come are drawn
             from it, and each trial says from which version it was drawn.
         storage: URL of the trial database, or an open one; see `caviar.bootstrap.storage_url`.
@@ -458,7 +460,7 @@ def create_study(
         found = opened.get_study(name)
     except StudyNotFound:
         found = None
-    given = {"seed": seed, "epochs": epochs, "metric": metric, "dtype": dtype}
+    given = {"seed": seed, "epochs": epochs, "metric": metric, "dtype": dtype, "prune": prune}
     asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if space is not None:
         asked["space"] = space.to_dict()

@@ -11,6 +11,7 @@ from typing import Any
 import caviar
 from caviar.data import load_dataset
 from caviar.errors import SettingsError, SpaceError, StudyMismatch
+from caviar.execution.halving import rungs
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import kernel_name
 from caviar.records import EPOCH_METRICS, DataSpec, Direction, StudySpec
@@ -53,8 +54,14 @@ def check_space(space: SearchSpace) -> None:
 
 
 def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
-    """Return the spec of a new study: what is asked for, else the defaults."""
-    metric = asked.get("metric", "val_accuracy")
+    """Return the spec of a new study: what is asked for, else the defaults.
+
+    Raises:
+        SettingsError: trials are to be pruned, and have too few epochs.
+    """
+    metric, epochs = asked.get("metric", "val_accuracy"), asked.get("epochs", DEFAULT_EPOCHS)
+    if asked.get("prune") and not rungs(epochs):
+        raise SettingsError(f"prune needs at least 4 epochs, to judge trials before the last, found {epochs}")
     return StudySpec(
         name=name,
         data=data,
@@ -62,9 +69,10 @@ def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
         seed=asked.get("seed", 0),
         metric=metric,
         direction=Direction.MAXIMIZE if metric in _MAXIMIZED else Direction.MINIMIZE,
-        epochs=asked.get("epochs", DEFAULT_EPOCHS),
+        epochs=epochs,
         dtype=asked.get("dtype", "float32"),
         kernel=kernel_name(),
+        prune=asked.get("prune", False),
         caviar_version=caviar.__version__,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
@@ -15,6 +14,8 @@ from caviar.execution.breaker import Breaker
 from caviar.execution.forecast import Forecast
 from caviar.execution.planner import Planner
 from caviar.ledger import Ledger
+from caviar.numbering import Numbers
+from caviar.pruning import Pruning
 from caviar.recorder import Recorder
 from caviar.records import (
     Intervention,
@@ -119,7 +120,6 @@ class _Sweep:
         self.planner = Planner(data)
         self.pool: list[TrialTask] = []  # cheapest first
         self.begun: dict[int, TrialResult] = {}  # trials that are trained in several slices, as they last stood
-        self.babysat: set[int] = set()
         self.wanted: dict[int, Intervention] = {}  # trials that are asked for and being trained
         self.looked_at = 0.0
         self.space_versions: dict[int, int] = {}  # of the trials in the pool and in the jobs
@@ -127,6 +127,7 @@ class _Sweep:
         self.started_at = time.monotonic()
         self.forecast = Forecast(self.planner)
         self.breaker = Breaker()
+        self.pruning = Pruning(spec)
         self.n_ended_now = 0
         self.judged: dict[str, float] | None = None  # what the best trial's worker found on the test part
         self.ledger = Ledger(storage, spec.name, recorder.owner)
@@ -180,12 +181,10 @@ class _Sweep:
         self.best = self.storage.best_trial(self.spec.name)
         if self.counts[TrialState.COMPLETE]:
             self.breaker.rest()  # these are not the study's first trials
-        n_found = sum(self.counts.values())
-        self.babysat = {session.number for session in self.storage.sessions.all(self.spec.name)}
-        self.next_number = self._first_free_number(n_found)
+        self.numbers = Numbers(self.storage, self.spec.name, sum(self.counts.values()))
         unfinished = self.storage.trials(self.spec.name, where="state = 'WAITING' or state = 'RUNNING'")
         # one with a parent goes on from a state that only panda mode has
-        unfinished = [t for t in unfinished if t.parent is None and t.number not in self.babysat]
+        unfinished = [t for t in unfinished if t.parent is None and t.number not in self.numbers.babysat]
         n_running = sum(trial.state is TrialState.RUNNING for trial in unfinished)
         self.counts[TrialState.RUNNING] -= n_running  # nobody trains them now: they wait, like the others
         self.counts[TrialState.WAITING] += n_running
@@ -193,7 +192,10 @@ class _Sweep:
 
     def _plan(self, unfinished: list[Trial]) -> None:
         """Take the trials that an earlier sweep left, and leave the numbers of those to come to nobody else."""
-        self._reserve(self._n_to_draw)
+        self.numbers.reserve(self._n_to_draw)
+        if self.spec.prune and (unfinished or self._n_to_draw):
+            following = self.numbers.following(1)[0]
+            self.pruning.recall(self.storage, unfinished, self.numbers.babysat, following)
         # where fewer trials are asked for than an earlier sweep had planned, the rest stay planned
         n_ended = sum(self.counts.values()) - len(unfinished)
         self._fill(unfinished[: max(self.n_trials - n_ended, 0)])
@@ -204,23 +206,10 @@ class _Sweep:
         going_on = [trial for trial in unfinished if trial.number in named]
         n_ended = sum(self.counts.values()) - len(unfinished)
         self.n_trials = n_ended + len(going_on) + len(repeated)
-        self._reserve(len(repeated))
+        self.numbers.reserve(len(repeated))
         self._fill(going_on)
-        numbered = zip(self._numbers(len(repeated)), repeated, strict=True)
+        numbered = zip(self.numbers.following(len(repeated)), repeated, strict=True)
         self._add([(number, dict(trial.params), trial.space_version) for number, trial in numbered])
-
-    def _reserve(self, n: int) -> None:
-        """Keep numbers for n trials, so that whoever adds some meanwhile takes later ones."""
-        n_skipped = sum(number >= self.next_number for number in self.babysat)
-        self.storage.reserve_numbers(self.spec.name, self.next_number + n + n_skipped)
-
-    def _first_free_number(self, n_found: int) -> int:
-        """Return one more than the last number that a sweep gave to a trial."""
-        if not n_found:
-            return 0
-        limit = 1 + len(self.babysat)
-        last = self.storage.trials(self.spec.name, where="parent is null", sort="-number", limit=limit)
-        return next((trial.number + 1 for trial in last if trial.number not in self.babysat), 0)
 
     @property
     def _n_to_draw(self) -> int:
@@ -229,12 +218,9 @@ class _Sweep:
     def _sample(self, n_most: int) -> None:
         """Draw the next trials, up to the budget."""
         version = self.spec.space_version
-        self._add([(n, self.sampler.params(n), version) for n in self._numbers(min(n_most, self._n_to_draw))])
-
-    def _numbers(self, n: int) -> list[int]:
-        """Return the next numbers that no trial has."""
-        free = (number for number in itertools.count(self.next_number) if number not in self.babysat)
-        return list(itertools.islice(free, n))
+        numbers = self.numbers.following(min(n_most, self._n_to_draw))
+        numbers = self.pruning.ready(numbers, is_idle=not self.pool and not self.jobs)
+        self._add([(n, self.sampler.params(n), version) for n in numbers])
 
     def _add(self, drawn: list[tuple[int, Params, int]]) -> None:
         """Add trials to the database and to the pool: number, params, and version of the space."""
@@ -246,7 +232,7 @@ class _Sweep:
         ]
         self.recorder.add(trials)
         self.counts[TrialState.WAITING] += len(trials)
-        self.next_number = trials[-1].number + 1
+        self.numbers.use(trials[-1].number)
         self._fill(trials)
 
     def _fill(self, trials: list[Trial]) -> None:
@@ -257,6 +243,7 @@ class _Sweep:
                 params=trial.params,
                 key=(self.spec.seed, trial.number),
                 until=self.spec.epochs,
+                bars=self.pruning.bars(trial),
             )
             for trial in trials
         ]
@@ -312,6 +299,7 @@ class _Sweep:
     def _go_on(self, task: TrialTask, outcome: TrialOutcome) -> None:
         """Note how far a long trial has come, and put it where the next slice is taken from."""
         trial = self._trial(task, outcome)
+        self.pruning.see(trial, outcome.reports)
         self.begun[task.number] = TrialResult(trial=trial)
         self.recorder.record(TrialResult(trial=trial, reports=outcome.reports))
         going_on = replace(task, state=outcome.train_state, until=self.spec.epochs, keep_state=False)
@@ -343,6 +331,7 @@ class _Sweep:
 
     def _tell(self, task: TrialTask, outcome: TrialOutcome) -> None:
         trial = self._trial(task, outcome)
+        self.pruning.see(trial, outcome.reports)
         self.begun.pop(task.number, None)
         self.space_versions.pop(task.number)
         rank = self.spec.rank
@@ -444,8 +433,9 @@ class _Sweep:
                 self.begun[number] = begun
             return
         del self.space_versions[number]
+        self.pruning.drop(trial)
         self.forecast.drop(task)
-        self.babysat.add(number)
+        self.numbers.babysat.add(number)
         self.counts[TrialState.WAITING] -= 1
         self.counts[TrialState.RUNNING] += 1
 
@@ -465,7 +455,7 @@ class _Sweep:
 
     def _train_again(self, best: Trial) -> dict[str, float] | None:
         """Train the best trial to the same bits; return what it gives on the test part, if anything."""
-        if best.parent is not None or best.number in self.babysat:
+        if best.parent is not None or best.number in self.numbers.babysat:
             return None  # panda mode's: what was done to it is not in its params alone
         task = TrialTask(
             number=best.number,
@@ -485,6 +475,7 @@ class _Sweep:
             study=self.spec.name,
             n_trials=self.n_trials,
             n_complete=self.counts[TrialState.COMPLETE],
+            n_pruned=self.counts[TrialState.PRUNED],
             n_failed=self.counts[TrialState.FAIL],
             n_running=sum(len(job.slice.tasks) for job in self.jobs),
             n_babysat=self.counts[TrialState.RUNNING],

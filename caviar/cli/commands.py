@@ -36,6 +36,7 @@ def sweep(
     seed: MaybeWhole = None,
     metric: str | None = None,
     dtype: str | None = None,
+    prune: bool | None = None,
     new_space: Annotated[bool, Parameter(negative="")] = False,
     workers: MaybeWhole = None,
     address: str | None = None,
@@ -64,6 +65,8 @@ def sweep(
         val_accuracy, val_loss or train_loss [val_accuracy].
     dtype
         float32 or float64 [float32].
+    prune
+        End trials early that are behind the best of those before them: a third of the time [no].
     new_space
         Make --space the next version of the study's space, if it is another: trials to come are drawn from it.
     workers
@@ -85,6 +88,7 @@ def sweep(
         seed=seed,
         metric=metric,
         dtype=dtype,
+        prune=prune,
         new_space=new_space,
         n_workers=workers,
         address=address,

@@ -32,7 +32,8 @@ class SweepDisplay:
 
     def __enter__(self) -> SweepDisplay:
         spec = self._spec
-        intro = f"{spec.name}: {spec.data.source}, {spec.epochs} epochs a trial, seed {spec.seed}, {spec.kernel} kernel"
+        epochs = f"{'up to ' if spec.prune else ''}{spec.epochs} epochs"
+        intro = f"{spec.name}: {spec.data.source}, {epochs} a trial, seed {spec.seed}, {spec.kernel} kernel"
         print(intro, file=sys.stderr)
         if self._live:
             self._live.start()
@@ -59,8 +60,9 @@ class SweepDisplay:
 def _line(progress: SweepProgress) -> str:
     best = progress.best
     parts = [
-        f"{progress.n_complete + progress.n_failed}/{progress.n_trials} trials",
+        f"{progress.n_ended}/{progress.n_trials} trials",
         *([f"{progress.n_running} running"] if progress.n_running else ()),
+        *([f"{progress.n_pruned} pruned"] if progress.n_pruned else ()),
         f"{progress.n_failed} failed",
         f"{progress.trials_per_second:.1f} trials/s",
         f"best {best.value:.4f} ({best.name})" if best and best.value is not None else "no result yet",
@@ -74,19 +76,19 @@ def _line(progress: SweepProgress) -> str:
 
 def block(progress: SweepProgress, metric: str) -> Group:
     """Return what a terminal shows of a sweep."""
-    ended = progress.n_complete + progress.n_failed
     bar = Table.grid(padding=(0, 2))
     left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left)} left"
     bar.add_row(
-        f"{ended}/{progress.n_trials}",
-        ProgressBar(total=progress.n_trials, completed=ended, width=40),
+        f"{progress.n_ended}/{progress.n_trials}",
+        ProgressBar(total=progress.n_trials, completed=progress.n_ended, width=40),
         Text(f"{progress.trials_per_second:.1f} trials/s", style="bold"),
         Text(left, style="cyan"),
     )
     failed = Text(f"{progress.n_failed} failed", style="red" if progress.n_failed else "dim")
     # what is trained in this process is never under way when this process looks
     running = f", {progress.n_running} running" if progress.n_running else ""
-    running = f"{progress.n_complete} done{running} on {counted(progress.n_workers, 'worker')}, "
+    pruned = f", {progress.n_pruned} pruned" if progress.n_pruned else ""
+    running = f"{progress.n_complete} done{pruned}{running} on {counted(progress.n_workers, 'worker')}, "
     lines: list[Table | Text] = [bar, Text.assemble(running, failed)]
     best = progress.best
     if best and best.value is not None:

@@ -51,6 +51,7 @@ def refine(
                 "study": study,
                 "trials": found.n_trials,
                 "diverged": found.n_diverged,
+                "pruned": found.n_pruned,
                 "best": found.n_best,
                 "space_version": found.version,
                 "space": found.space.to_dict(),
@@ -77,8 +78,9 @@ def refine(
 
 
 def _print(found: Refinement) -> None:
-    diverged = f", of which {found.n_diverged} diverged" if found.n_diverged else ""
-    print(f"the best {found.n_best} of {counted(found.n_trials, 'trial')}{diverged}")
+    others = [f"{n} {what}" for n, what in ((found.n_diverged, "diverged"), (found.n_pruned, "were pruned")) if n]
+    of_which = f", of which {' and '.join(others)}" if others else ""
+    print(f"the best {found.n_best} of {counted(found.n_trials, 'trial')}{of_which}")
     rows = [
         {
             "param": param.name,

@@ -67,6 +67,7 @@ def study_row(summary: StudySummary) -> dict[str, Any]:
         "epochs": spec.epochs,
         "dtype": spec.dtype,
         "kernel": spec.kernel,
+        "prune": spec.prune,
         "space_version": spec.space_version,
         "created_at": spec.created_at.isoformat() if spec.created_at else None,
         "trials": summary.n_trials,

@@ -32,6 +32,7 @@ def run_sweep(
     seed: int | None,
     metric: str | None,
     dtype: str | None,
+    prune: bool | None,
     new_space: bool,
     n_workers: int | None,
     address: str | None,
@@ -54,6 +55,7 @@ def run_sweep(
         epochs=epochs,
         metric=metric,
         dtype=dtype,
+        prune=prune,
         new_space=new_space,
         storage=storage,
     )
@@ -84,6 +86,7 @@ def _summary(result: SweepResult) -> dict[str, Any]:
         "study": progress.study,
         "trials": progress.n_trials,
         "complete": progress.n_complete,
+        "pruned": progress.n_pruned,
         "failed": progress.n_failed,
         "ended_now": progress.n_ended_now,
         "interrupted": result.interrupted,
@@ -112,5 +115,5 @@ def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
     if result.progress.n_complete >= LEAST_TRIALS:
         print(f"  caviar retest {quoted}{at}")
         print(f"  caviar refine {quoted}{at}")
-    n_held = max(result.progress.n_trials, result.progress.n_complete + result.progress.n_failed)
+    n_held = max(result.progress.n_trials, result.progress.n_ended)
     print(f"  caviar sweep {quoted} --trials {2 * n_held}{at}")

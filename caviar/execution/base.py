@@ -19,33 +19,16 @@ from caviar.training.state import Point, TrainState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrialTask:
-    """One trial to be trained to the end of an epoch, or to a mini-batch."""
-
-    number: int
-    params: Params
-    key: Key
-    #: Epochs to have completed in all, or (epochs completed, mini-batches of the next one done).
-    until: int | Point
-    #: Where to start; None is the beginning.
-    state: TrainState | None = None
-    #: Return the state reached.
-    keep_state: bool = False
-    #: Judge the state reached on the test part.
-    judge: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Bar:
-    """What a trial has to reach, to be judged on the test part as it ends: it may be the best one of its study then."""
+    """What a trial has to reach."""
 
     metric: str
     direction: Direction
-    #: Of the best trial so far; None: whatever comes reaches it.
+    #: None: whatever comes reaches it.
     value: float | None = None
 
     def is_reached(self, metrics: dict[str, float]) -> bool:
-        """Return whether the metrics of a trial's last epoch are as good as the best ones so far."""
+        """Return whether the metrics of an epoch are as good."""
         value = metrics.get(self.metric)
         if value is None or self.value is None:
             return value is not None
@@ -57,6 +40,30 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrialTask:
+    """One trial to be trained to the end of an epoch, or to a mini-batch."""
+
+    number: int
+    params: Params
+    key: Key
+    #: Epochs to have completed in all, or (epochs completed, mini-batches of the next one done).
+    until: int | Point
+    #: Epochs after which it ends, PRUNED, where it has not reached a bar, the earliest first.
+    bars: tuple[tuple[int, Bar], ...] = ()
+    #: Where to start; None is the beginning.
+    state: TrainState | None = None
+    #: Return the state reached.
+    keep_state: bool = False
+    #: Judge the state reached on the test part.
+    judge: bool = False
+
+    @property
+    def last_epoch(self) -> int:
+        """Whole epochs to have completed in all."""
+        return self.until if isinstance(self.until, int) else self.until[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
     """Some trials for one worker, trained one after the other, so that no overhead is paid per model."""
 
@@ -64,7 +71,8 @@ class Slice:
     kernel: str
     #: Seconds that it is thought to take.
     expected_s: float = 0.0
-    #: Judge the trials that end here and reach it, also where no task asks for that.
+    #: Of the best trial so far. Those that end here and reach it may be the best now, and are judged on the test part,
+    #: also where no task asks for that.
     bar: Bar | None = None
 
 
@@ -73,7 +81,7 @@ class TrialOutcome:
     """What became of a task. A trial that fails is data, not an exception."""
 
     number: int
-    #: COMPLETE (reached `until`) or FAIL.
+    #: COMPLETE (reached `until`), PRUNED (did not reach a bar) or FAIL.
     state: TrialState
     reports: Reports
     #: Epochs completed in all.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from caviar.execution.base import TrialTask
+from caviar.execution.halving import SHARE
 from caviar.records import Params
 from caviar.training.dataset import Dataset
 from caviar.training.hyperparameters import Hyperparameters
@@ -45,8 +46,7 @@ class Planner:
         if params is not task.params:
             per_epoch = self._cost_per_epoch(task)
             self._per_epoch[task.number] = task.params, per_epoch
-        until = task.until if isinstance(task.until, int) else task.until[0]
-        return per_epoch * (until - (task.state.epoch if task.state else 0))
+        return per_epoch * _epochs_to_come(task)
 
     def seconds(self, tasks: Sequence[TrialTask]) -> float:
         """Return how long one worker is thought to take for some tasks."""
@@ -104,8 +104,17 @@ class Planner:
         """Return a task that is not much longer than a slice: a longer one ends at an earlier epoch, with its state."""
         assert isinstance(task.until, int)
         done = task.state.epoch if task.state else 0
-        seconds = self.seconds([task])
+        seconds = self.seconds([replace(task, bars=())])
         if seconds <= 2 * SLICE_S or task.until - done < 2:
             return task
         n_epochs = max(int(SLICE_S * (task.until - done) / seconds), 1)
         return replace(task, until=done + n_epochs, keep_state=True)
+
+
+def _epochs_to_come(task: TrialTask) -> float:
+    """Return how many epochs a task is thought to train: of those that meet a bar, one in `SHARE` goes on."""
+    epoch, share, epochs = task.state.epoch if task.state else 0, 1.0, 0.0
+    for end in (*(end for end, _ in task.bars if epoch < end < task.last_epoch), task.last_epoch):
+        epochs += share * (end - epoch)
+        epoch, share = end, share / SHARE
+    return epochs

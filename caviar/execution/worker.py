@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
@@ -17,7 +18,12 @@ from caviar.nn.kernel import Kernel, choose_kernel
 from caviar.nn.threads import one_thread
 from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
 from caviar.training.advance import advance, initial_state, test_metrics
+from caviar.training.base import Progress
 from caviar.training.dataset import Dataset
+from caviar.training.state import TrainState
+
+#: What a trial is that ended for no reason, or for one that is no failure.
+_STATES = {None: TrialState.COMPLETE, Reason.BEHIND: TrialState.PRUNED}
 
 
 def run_slice(slice: Slice, data: Dataset) -> list[TrialOutcome]:
@@ -45,18 +51,37 @@ def _worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress[TrainState], Bar | None]:
+    """Train a task to its end, or to the first bar that it does not reach, which comes back with the progress."""
+    state, bars = task.state or initial_state(task.key, task.params, data), dict(task.bars)
+    parts, missed = [], None
+    for until in (*(epoch for epoch in bars if state.epoch < epoch < task.last_epoch), task.until):
+        progress = advance(state, task.params, data, until, kernel=kernel)
+        state = progress.state
+        parts.append(progress.reports)
+        if progress.diverged_at is not None:
+            break
+        bar = bars.get(state.epoch)
+        if bar is not None and not bar.is_reached(progress.reports.last):
+            missed = bar
+            break
+    values = np.concatenate([part.values for part in parts])
+    return replace(progress, reports=replace(parts[0], values=values)), missed
+
+
 def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -> TrialOutcome:
     started_at, start = datetime.now(UTC), time.perf_counter()
     reports = Reports(1, EPOCH_METRICS, np.empty((0, len(EPOCH_METRICS))))
     epoch, state, judged = 0, task.state, None
     reason = error = trace = None
     try:
-        progress = advance(
-            state or initial_state(task.key, task.params, data), task.params, data, task.until, kernel=kernel
-        )
+        progress, missed = _train(task, data, kernel)
         state, reports, epoch = progress.state, progress.reports, progress.state.epoch
         if progress.diverged_at is not None:
             reason, error = Reason.DIVERGED, f"diverged at epoch {progress.diverged_at}"
+        elif missed is not None:
+            had, bar_value = reports.last[missed.metric], missed.value
+            reason, error = Reason.BEHIND, f"behind at epoch {epoch}: {missed.metric} {had:.4g}, needed {bar_value:.4g}"
         elif task.judge:
             judged = test_metrics(state, task.params, data, kernel=kernel)
         elif _is_promising(task, bar, reports, data):
@@ -67,7 +92,7 @@ def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -
         error = f"{type(failure).__name__}: {failure}".splitlines()[0]
     return TrialOutcome(
         number=task.number,
-        state=TrialState.COMPLETE if reason is None else TrialState.FAIL,
+        state=_STATES.get(reason, TrialState.FAIL),
         reports=reports,
         epoch=epoch,
         started_at=started_at,

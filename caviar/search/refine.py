@@ -50,9 +50,10 @@ class Refinement:
     space: SearchSpace
     #: One for each param that is sampled, those that matter most first.
     params: tuple[Narrowing, ...]
-    #: Trials that were looked at, how many of them diverged, and how many were the best.
+    #: Trials that were looked at, how many of them diverged or were pruned, and how many were the best.
     n_trials: int
     n_diverged: int
+    n_pruned: int
     n_best: int
     #: Of the study's space, where it is a new one.
     version: int | None = None
@@ -94,6 +95,7 @@ def refine(
     space: SearchSpace,
     complete: Sequence[Mapping[str, Any]],
     diverged: Sequence[Mapping[str, Any]] = (),
+    pruned: Sequence[Mapping[str, Any]] = (),
     n_best: int | None = None,
 ) -> Refinement:
     """Narrow each domain of a space to where the best trials lie, if that is no chance.
@@ -101,7 +103,7 @@ def refine(
     Args:
         space: that could have drawn all of them.
         complete: the params of each trial that ended well, best first.
-        diverged: the params of each that did not, and so is none of the best.
+        diverged, pruned: the params of each that did not, and so is none of the best.
         n_best: how many are the best; where absent, the square root of those that ended well: the more there are, the
             smaller a part.
 
@@ -120,7 +122,7 @@ def refine(
         raise SettingsError(
             f"the best must be {LEAST_BEST} to {len(complete) // 2} of {len(complete)} COMPLETE trials, found {n_best}"
         )
-    trials = [*complete, *diverged]
+    trials = [*complete, *diverged, *pruned]
     params = []
     for name, domain in space.domains.items():
         values = [trial[name] for trial in trials]
@@ -133,7 +135,12 @@ def refine(
     params.sort(key=lambda param: param.chance)
     narrowed = SearchSpace(**dict(space) | {param.name: param.after for param in params})
     return Refinement(
-        space=narrowed, params=tuple(params), n_trials=len(trials), n_diverged=len(diverged), n_best=n_best
+        space=narrowed,
+        params=tuple(params),
+        n_trials=len(trials),
+        n_diverged=len(diverged),
+        n_pruned=len(pruned),
+        n_best=n_best,
     )
 
 

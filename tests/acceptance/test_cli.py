@@ -57,6 +57,22 @@ def test_sweep_again_does_nothing_and_more_trials_go_on(caviar: Caviar) -> None:
     assert [row["params"] for row in after[:2]] == [row["params"] for row in before]
 
 
+def test_a_sweep_that_prunes_says_how_many(caviar: Caviar) -> None:
+    """In its JSON, its progress, and the study; it goes on so unasked."""
+    sweep = ("sweep", "iris", "--workers", "0", "--epochs", "9", "--trials")
+    caviar.run(*sweep, "40", "--prune")
+
+    done = caviar.run(*sweep, "80", "--json")
+
+    summary, study = json.loads(done.stdout), caviar.json("show", "iris", "--json")
+    assert summary["pruned"] > 20 and summary["pruned"] + summary["complete"] + summary["failed"] == 80
+    assert (study["prune"], study["states"]["PRUNED"]) == (True, summary["pruned"])
+    assert done.stderr.startswith("iris: iris, up to 9 epochs a trial, ")
+    assert f"80/80 trials, {summary['pruned']} pruned, 0 failed" in done.stderr
+    refused = caviar.run(*sweep, "80", "--no-prune", status=1)
+    assert "study 'iris' exists with prune = True, not False; leave these out" in refused.stderr
+
+
 def test_sweep_prints_the_best_trial_and_what_to_do_next(caviar: Caviar) -> None:
     """Without --json stdout names the best trial and commands that work as they stand."""
     done = caviar.run("sweep", "iris", "--workers", "0", "--trials", "2", "--epochs", "1")

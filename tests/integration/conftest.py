@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from caviar.execution.base import Executor
+
 #: Warnings that no test marked `ray` fails for.
 RAY_WARNINGS = (
     # Ray leaves files and pipes of the processes it started to the garbage collector
@@ -57,3 +59,13 @@ def server() -> Iterator[Server]:
     yield server
     server.close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def ray_executor() -> Iterator[Executor]:
+    """A local Ray with two workers."""
+    from workers.executor import RayExecutor
+
+    executor = RayExecutor(n_workers=2)
+    yield executor
+    executor.close()

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -320,16 +320,6 @@ def test_the_time_left_knows_that_the_longest_trials_come_first(storage: Storage
     assert late and all(p.seconds_left < 0.1 * p.seconds / p.n_ended_now * (40 - p.n_ended_now) for p in late)
     early = [p for p in seen if p.seconds_left is not None and p.n_ended_now < n_large]
     assert early and all(p.seconds_left > 0 for p in early)
-
-
-@pytest.fixture
-def ray_executor() -> Iterator[Executor]:
-    """A local Ray with two workers."""
-    from workers.executor import RayExecutor
-
-    executor = RayExecutor(n_workers=2)
-    yield executor
-    executor.close()
 
 
 @pytest.mark.ray

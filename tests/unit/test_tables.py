@@ -65,17 +65,22 @@ def test_a_cell_wider_than_the_terminal_is_printed_whole(
 
 
 @pytest.mark.parametrize(
-    ("n_running", "n_workers", "expected"),
-    [(0, 1, "7 done on 1 worker, 0 failed"), (3, 2, "7 done, 3 running on 2 workers, 0 failed")],
+    ("n_pruned", "n_running", "n_workers", "expected"),
+    [
+        (0, 0, 1, "7 done on 1 worker, 0 failed"),
+        (0, 3, 2, "7 done, 3 running on 2 workers, 0 failed"),
+        (5, 3, 2, "7 done, 5 pruned, 3 running on 2 workers, 0 failed"),
+    ],
 )
 def test_a_sweep_is_not_said_to_run_nothing(
-    capsys: pytest.CaptureFixture[str], n_running: int, n_workers: int, expected: str
+    capsys: pytest.CaptureFixture[str], n_pruned: int, n_running: int, n_workers: int, expected: str
 ) -> None:
     """What is trained in this process is not counted as running, and still is trained."""
     progress = SweepProgress(
         study="digits",
         n_trials=64,
         n_complete=7,
+        n_pruned=n_pruned,
         n_failed=0,
         n_running=n_running,
         n_babysat=0,
@@ -87,7 +92,9 @@ def test_a_sweep_is_not_said_to_run_nothing(
     )
     Console(width=80).print(block(progress, "val_accuracy"))
 
-    assert expected in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert expected in out
+    assert f"{7 + n_pruned}/64" in out
 
 
 def test_one_takes_no_s() -> None:

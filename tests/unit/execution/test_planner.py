@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caviar.execution.base import TrialTask
+from caviar.execution.base import Bar, TrialTask
 from caviar.execution.planner import SLICE_S, Planner
+from caviar.records import Direction
 from caviar.training.advance import initial_state
 from caviar.training.dataset import Dataset
 
@@ -40,6 +42,19 @@ def test_cost_counts_the_epochs_still_to_come(data: Dataset, make_task: MakeTask
 
     assert planner.cost(make_task(until=6)) == pytest.approx(2 * planner.cost(task))
     assert planner.cost(make_task(until=3, state=begun)) == planner.cost(task)
+
+
+def test_a_task_that_may_end_early_costs_less(data: Dataset, make_task: MakeTask) -> None:
+    """One in three is thought to go on at each bar still to come."""
+    bar = Bar(metric="val_loss", direction=Direction.MINIMIZE)
+    planner, bars = Planner(data), ((3, bar), (7, bar))
+    an_epoch = planner.cost(make_task(until=1))
+    task = make_task(until=20, bars=bars)
+    begun = replace(initial_state(task.key, task.params, data), epoch=3)
+
+    assert planner.cost(task) == pytest.approx((3 + 4 / 3 + 13 / 9) * an_epoch)
+    assert planner.cost(replace(task, state=begun)) == pytest.approx((4 + 13 / 3) * an_epoch)
+    assert planner.cost(replace(task, until=5)) == pytest.approx((3 + 2 / 3) * an_epoch)
 
 
 def test_params_that_are_not_valid_cost_nothing(data: Dataset, make_task: MakeTask) -> None:

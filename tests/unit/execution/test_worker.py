@@ -248,3 +248,49 @@ def test_a_slice_without_data_is_refused(data: Dataset, make_task: MakeTask) -> 
     executor.close()
     with pytest.raises(ExecutorError, match="before the data"):
         executor.submit(slice)
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"), [("val_loss", Direction.MINIMIZE), ("val_accuracy", Direction.MAXIMIZE)]
+)
+def test_a_trial_ends_at_the_first_bar_that_it_does_not_reach(
+    data: Dataset, make_task: MakeTask, run: Run, metric: str, direction: Direction
+) -> None:
+    """As PRUNED, with what it had to reach; one that reaches its bars has the bits of one that has none."""
+    (whole,) = run(data, make_task(until=6))
+    column = whole.reports.values[:, whole.reports.metrics.index(metric)]
+
+    def bar(epoch: int, better_by: float) -> tuple[int, Bar]:
+        value = float(column[epoch - 1]) - direction.sign * better_by
+        return epoch, Bar(metric=metric, direction=direction, value=value)
+
+    (reached,) = run(data, make_task(until=6, bars=(bar(2, 0.0), bar(4, 0.0))))
+    (behind,) = run(data, make_task(until=6, bars=(bar(2, 0.0), bar(4, 1e-6), bar(5, 9.0)), judge=True))
+
+    assert bits(reached) == bits(whole)
+    assert (behind.state, behind.reason, behind.epoch) == (TrialState.PRUNED, Reason.BEHIND, 4)
+    assert behind.error is not None and behind.error.startswith(f"behind at epoch 4: {metric} {column[3]:.4g}, needed ")
+    assert np.array_equal(behind.reports.values, whole.reports.values[:4])
+    assert (behind.test_metrics, behind.train_state) == (None, None)
+
+
+def test_a_bar_holds_at_the_end_of_a_part(data: Dataset, make_task: MakeTask, run: Run) -> None:
+    """A trial that is trained in parts is judged once at each bar, also where a part ends there."""
+    high = Bar(metric="val_accuracy", direction=Direction.MAXIMIZE, value=2.0)
+    (first,) = run(data, make_task(until=2, keep_state=True))
+    (at_the_end,) = run(data, make_task(until=2, bars=((2, high), (4, high)), keep_state=True))
+    (later,) = run(data, make_task(until=3, state=first.train_state, bars=((2, high), (4, high)), keep_state=True))
+
+    assert (at_the_end.state, at_the_end.epoch, at_the_end.train_state) == (TrialState.PRUNED, 2, None)
+    assert (later.state, later.epoch, later.reports.first_epoch) == (TrialState.COMPLETE, 3, 3)
+    (last,) = run(data, make_task(until=6, state=later.train_state, bars=((2, high), (4, high))))
+    assert (last.state, last.epoch) == (TrialState.PRUNED, 4)
+
+
+def test_a_trial_that_diverges_before_a_bar_has_diverged(data: Dataset, make_task: MakeTask, run: Run) -> None:
+    """It has failed; no bar is looked at."""
+    bar = Bar(metric="val_loss", direction=Direction.MINIMIZE, value=-1.0)
+
+    (outcome,) = run(data, make_task(0, {"learning_rate": 1e30}, until=6, bars=((4, bar),)))
+
+    assert (outcome.state, outcome.reason) == (TrialState.FAIL, Reason.DIVERGED)
