@@ -2,7 +2,7 @@
 
 The others are PyTorch and scikit-learn in two processes, Optuna over SQLite with two processes of PyTorch, and Ray Tune
 with PyTorch. All sides run in turn in one run, in trials per second; the slow ones train some of the configurations, in
-each round others, which are spread over all by what makes them costly.
+each round others, which are spread over all by what makes them costly. What pruning gains and loses is told beside.
 Starting Ray and the processes is not counted: each side trains a few trials first.
 """
 
@@ -61,16 +61,21 @@ class Sides:
         self.tuner: ProcessPoolExecutor | None = None
         self.shares: list[float] = []
 
-    def caviar(self, n_workers: int, n_trials: int) -> None:
-        """Train over Ray or, with no workers, in this process."""
+    def caviar(self, n_workers: int, n_trials: int, *, prune: bool = False) -> float:
+        """Train over Ray or, with no workers, in this process; return the best value."""
         self.n_studies += 1
-        study = create_study(f"s{self.n_studies}", SPACE, data="digits", epochs=self.epochs, storage=self.storage)
+        study = create_study(
+            f"s{self.n_studies}", SPACE, data="digits", epochs=self.epochs, prune=prune, storage=self.storage
+        )
         data, start = study.data, time.perf_counter()
         sweep(self.storage, study.spec, data, self.executors[n_workers], n_trials)
         seconds = time.perf_counter() - start
-        if n_workers == 2 and n_trials == N_CAVIAR:
+        if n_workers == 2 and n_trials == N_CAVIAR and not prune:
             trained = sum(trial.seconds or 0.0 for trial in study.trials())
             self.shares.append(trained / seconds / n_workers)
+        best = study.best_trial
+        assert best is not None and best.value is not None
+        return best.value
 
     def some(self, n_trials: int) -> list[dict[str, Any]]:
         """Return configurations that cost about as much as all do, the costly ones first."""
@@ -135,7 +140,7 @@ def main() -> None:
     results = Results(options)
     with tempfile.TemporaryDirectory(prefix="caviar-benchmark-") as folder:
         sides = Sides(str(Path(folder)), options.epochs)
-        runs: dict[str, tuple[int, Callable[[int], None]]] = {
+        runs: dict[str, tuple[int, Callable[[int], Any]]] = {
             "caviar, 2 workers": (N_CAVIAR, lambda n: sides.caviar(2, n)),
             "caviar, 1 process": (N_CAVIAR, lambda n: sides.caviar(0, n)),
             "sklearn, 2 processes": (N_POOL, lambda n: sides.processes(sklearn_trial, n)),
@@ -149,14 +154,20 @@ def main() -> None:
             run(2)
         sides.bare(2)
         gains: list[float] = []
+        pruned, lost = [], []
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for number in range(options.rounds):
             sides.offset = (number + 0.5) / options.rounds
+            found = {}
             for name, (n_trials, run) in runs.items():
                 start = time.perf_counter()
-                run(n_trials)
+                found[name] = run(n_trials)
                 rates[name].append(n_trials / (time.perf_counter() - start))
             gains.append(sides.bare(1) / sides.bare(2))
+            start = time.perf_counter()
+            best = sides.caviar(2, N_CAVIAR, prune=True)
+            pruned.append(N_CAVIAR / (time.perf_counter() - start) / rates["caviar, 2 workers"][-1])
+            lost.append(found["caviar, 2 workers"] - best)
         sides.close()
     aims = {name: at_least(bound) for name, bound in AIMS.items()} | {"caviar, 1 process": at_least(1.9)}
     results.compare(
@@ -164,6 +175,8 @@ def main() -> None:
         higher_is_better=True,
     )  # fmt: skip
     results.figure("what the machine itself gains by a second process", gains, "", higher_is_better=True)
+    results.figure("with pruning, times as many trials a second", pruned, "", higher_is_better=True)
+    results.figure("with pruning, what the best validation accuracy loses", lost, "")
     results.figure("share of workers' time in training", sides.shares, "", at_least(0.9))
     results.finish()
 
