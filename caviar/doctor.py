@@ -97,10 +97,9 @@ def _look_at_cluster(found: Diagnosis, address: str | None) -> None:
         found.findings += _judge_node(node, found.here)
     processors = {node.facts.processor for node in cluster.nodes if node.facts is not None and node.n_cores}
     if len(processors) > 1:
-        text = (
-            f"{len(processors)} kinds of processors ({', '.join(sorted(processors))}) round the last bits differently"
-        )
-        tell(Finding("cluster", "note", text, "for studies that repeat bit for bit, use nodes of one kind"))
+        kinds = f"{len(processors)} kinds of processors ({', '.join(sorted(processors))})"
+        text = f"{kinds}, on which the NumPy kernel rounds the last bits differently"
+        tell(Finding("cluster", "note", text, "nothing for the compiled kernel, which gives the same bits on all"))
 
 
 def _judge_node(node: NodeFacts, here: Facts) -> list[Finding]:

@@ -1,78 +1,48 @@
 """Batch norm of the compiled kernel, and ReLU behind it.
 
-It is written in LLVM's vector instructions. As many rows as a vector has elements are added up side by side, so that no
-sum waits for another, and one more round of additions turns their partial sums into a vector of sums. A few rows go
-through all steps before the next, since they are in the cache then. All matrices are parts of flat arrays, given by
-where they start and by the distance of their rows.
+It is written in LLVM's vector instructions. A few rows go through all steps before the next, since they are in the
+cache then. All matrices are parts of flat arrays, given by where they start and by the distance of their rows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from caviar.nn.compiled_cache import compiled
-from caviar.nn.compiled_vectors import HAS_AVX512, VECTOR, Vectors, data, number
+from caviar.nn.compiled_rows import clamped_rows, row_sums
+from caviar.nn.compiled_vectors import SUMS, Vectors, data, number
 
 Array = np.ndarray
 
-#: Sums that are held in registers at a time: half of those there are.
-_SUMS = 16 if HAS_AVX512 else 8
-
-#: From row, column, mask and the sums so far, the sums with these elements.
-_Step = Callable[[int, Any, Any, Sequence[Any]], Sequence[Any]]
-
-
-def _row_sums(builder: Any, vector: Vectors, M: Any, n_sums: int, step: _Step) -> list[Any]:
-    """Write code that adds up as many rows of M elements as a vector has; return a vector for each sum."""
-    whole = builder.sub(M, builder.srem(M, number(vector.width)))
-    sums: list[list[Any]] = []
-    at_a_time = max(min(_SUMS // n_sums, vector.width), 1)
-    for first in range(0, vector.width, at_a_time):
-        rows = range(first, first + at_a_time)
-        places = [[cgutils.alloca_once_value(builder, vector.zero) for _ in range(n_sums)] for _ in rows]
-
-        def add(column: Any, mask: Any, rows: range = rows, places: list[list[Any]] = places) -> None:
-            for row, line in zip(rows, places, strict=True):
-                new = step(row, column, mask, [builder.load(place) for place in line])
-                for place, value in zip(line, new, strict=True):
-                    builder.store(value, place)
-
-        for line in places:  # the allocation has its first value once, and this may run many times
-            for place in line:
-                builder.store(vector.zero, place)
-        with cgutils.for_range_slice(builder, number(0), whole, number(vector.width)) as (column, _):
-            add(column, None)
-        with builder.if_then(builder.icmp_signed("<", whole, M)):
-            add(whole, vector.below(builder.sub(M, whole)))
-        sums += [[builder.load(place) for place in line] for line in places]
-    return [vector.sums([line[index] for line in sums]) for index in range(n_sums)]
-
 
 @intrinsic
-def _statistics(typing, z, start, row, n_rows, M, share, means, variances, at):
-    """Write mean and biased variance of some rows of z, at most as many as a vector has elements; share is 1 / M."""
+def _statistics(typing, z, start, row, n_rows, M, share, running, n_units, weight, epsilon, means, inverse_stds, at):
+    """Write mean and 1 / deviation of some rows of z, at most as many as a vector has elements; share is 1 / M.
+
+    The running mean and biased variance, which start at `at` and n_units further on, are renewed; weight is of the old.
+    """
     i = types.int64
-    signature = types.void(z, i, i, i, i, share, means, variances, i)
+    signature = types.void(z, i, i, i, i, share, running, i, weight, epsilon, means, inverse_stds, i)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        z, start, row, n_rows, M, share, means, variances, at = arguments
+        z, start, row, n_rows, M, share, running, n_units, weight, epsilon, means, inverse_stds, at = arguments
         kinds = signature.args
-        vector = Vectors(builder, kinds[0].dtype)
+        vector = Vectors(builder, kinds[0].dtype, SUMS)
         z = builder.gep(data(context, builder, kinds[0], z), [start])
-        rows = _clamped_rows(builder, vector, z, row, n_rows)
+        rows = clamped_rows(builder, vector, z, row, n_rows)
         shares = vector.splat(share, vector.element)
 
         def add(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
             return [builder.fadd(sums[0], vector.load(builder.gep(rows[index], [column]), mask))]
 
-        (total,) = _row_sums(builder, vector, M, 1, add)
+        (total,) = row_sums(builder, vector, M, 1, add)
         mean = builder.fmul(total, shares)
 
         def add_square(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
@@ -81,11 +51,18 @@ def _statistics(typing, z, start, row, n_rows, M, share, means, variances, at):
                 difference = builder.select(mask, difference, vector.zero)
             return [vector.multiply_add(difference, difference, sums[0])]
 
-        (squares,) = _row_sums(builder, vector, M, 1, add_square)
-        mask = vector.below(n_rows)
-        vector.store(mean, builder.gep(data(context, builder, kinds[6], means), [at]), mask)
-        variance = builder.fmul(squares, shares)
-        vector.store(variance, builder.gep(data(context, builder, kinds[7], variances), [at]), mask)
+        (squares,) = row_sums(builder, vector, M, 1, add_square)
+        mask, variance = vector.below(n_rows), builder.fmul(squares, shares)
+        one = vector.splat(ir.Constant(vector.element, 1.0), vector.element)
+        old = vector.splat(weight, vector.element)
+        averages = builder.gep(data(context, builder, kinds[6], running), [at])
+        for new, place in ((mean, averages), (variance, builder.gep(averages, [n_units]))):
+            share_of_new = builder.fmul(builder.fsub(one, old), new)
+            vector.store(vector.multiply_add(old, vector.load(place, mask), share_of_new), place, mask)
+        deviation = vector.square_root(builder.fadd(variance, vector.splat(epsilon, vector.element)))
+        vector.store(mean, builder.gep(data(context, builder, kinds[10], means), [at]), mask)
+        place = builder.gep(data(context, builder, kinds[11], inverse_stds), [at])
+        vector.store(builder.fdiv(one, deviation), place, mask)
         return context.get_dummy_value()
 
     return signature, generate
@@ -100,10 +77,10 @@ def _gradient_sums(typing, d, d_start, a, z_norm, start, row, n_rows, M, slopes,
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         d, d_start, a, z_norm, start, row, n_rows, M, slopes, shifts, at = arguments
         kinds = signature.args
-        vector = Vectors(builder, kinds[0].dtype)
+        vector = Vectors(builder, kinds[0].dtype, SUMS)
         places = [(d, d_start, kinds[0]), (a, start, kinds[2]), (z_norm, start, kinds[3])]
         matrices = [builder.gep(data(context, builder, kind, array), [first]) for array, first, kind in places]
-        rows = list(zip(*(_clamped_rows(builder, vector, m, row, n_rows) for m in matrices), strict=True))
+        rows = list(zip(*(clamped_rows(builder, vector, m, row, n_rows) for m in matrices), strict=True))
 
         def add(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
             d_row, a_row, z_row = rows[index]
@@ -112,7 +89,7 @@ def _gradient_sums(typing, d, d_start, a, z_norm, start, row, n_rows, M, slopes,
             d_z_tilde = builder.select(is_active, d_z_tilde, vector.zero)
             return [vector.multiply_add(d_z_tilde, normed, sums[0]), builder.fadd(sums[1], d_z_tilde)]
 
-        slope, shift = _row_sums(builder, vector, M, 2, add)
+        slope, shift = row_sums(builder, vector, M, 2, add)
         mask = vector.below(n_rows)
         vector.store(slope, builder.gep(data(context, builder, kinds[8], slopes), [at]), mask)
         vector.store(shift, builder.gep(data(context, builder, kinds[9], shifts), [at]), mask)
@@ -184,16 +161,6 @@ def _gradient(typing, d, d_start, a, z_norm, start, M, scale, mean, slope):
     return signature, generate
 
 
-def _clamped_rows(builder: Any, vector: Vectors, matrix: Any, row: Any, n_rows: Any) -> list[Any]:
-    """Return pointers to as many rows as a vector has elements; where there are fewer, the last one stands for more."""
-    last = builder.sub(n_rows, number(1))
-    rows = []
-    for index in range(vector.width):
-        is_there = builder.icmp_signed("<", number(index), last)
-        rows.append(builder.gep(matrix, [builder.mul(builder.select(is_there, number(index), last), row)]))
-    return rows
-
-
 @compiled
 def normalise(
     z: Array, a: Array, start: int, row: int, M: int, unit: int, gamma: Array, beta: Array, running: Array, weight: Any,
@@ -211,16 +178,13 @@ def normalise(
     """
     H = len(gamma)
     dtype = z.dtype.type
-    one, share, rest = dtype(1), dtype(1 / M), dtype(1) - weight
-    width = VECTOR // z.itemsize
+    share, n_units = dtype(1 / M), running.shape[1]
+    width = SUMS // z.itemsize
     for first in range(0, H, width):  # so few rows at a time that they stay in the cache
         n_rows, at = min(width, H - first), unit + first
-        _statistics(z, start + first * row, row, n_rows, M, share, mean, inverse_std, at)
-        for u in range(at, at + n_rows):
-            variance = inverse_std[u]
-            running[0, u] = weight * running[0, u] + rest * mean[u]
-            running[1, u] = weight * running[1, u] + rest * variance
-            inverse_std[u] = one / math.sqrt(variance + epsilon)
+        _statistics(
+            z, start + first * row, row, n_rows, M, share, running, n_units, weight, epsilon, mean, inverse_std, at
+        )
         for h in range(first, first + n_rows):
             _activate(z, a, start + h * row, M, mean[unit + h], inverse_std[unit + h], gamma[h], beta[h])
 
@@ -237,7 +201,7 @@ def normalise_backward(
     H = len(gamma)
     dtype = d.dtype.type
     share = dtype(1 / M)
-    width = VECTOR // d.itemsize
+    width = SUMS // d.itemsize
     for first in range(0, H, width):
         n_rows, at = min(width, H - first), start + first * row
         _gradient_sums(d, d_start + first * row, a, z_norm, at, row, n_rows, M, d_gamma, d_beta, first)

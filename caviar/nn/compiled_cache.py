@@ -12,13 +12,9 @@ from typing import Any
 
 from numba import config, njit
 
-#: Sums may be reordered and products fused. NaN and infinity keep their meaning ("nnan" and "ninf" are left out):
-#: divergence is found by looking for them. Division follows NumPy: without a check for zero, loops are vectorised.
-OPTIONS: dict[str, Any] = {
-    "fastmath": {"contract", "reassoc", "arcp", "nsz", "afn"},
-    "error_model": "numpy",
-    "nogil": True,
-}
+#: The compiler rounds as is written, so that each processor gives the same bits (docs/decisions/0011). Division follows
+#: NumPy: without a check for zero, loops are vectorised.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 
 _HERE = Path(__file__).parent
 
@@ -32,13 +28,8 @@ def compiled(function: Callable[..., Any]) -> Any:
     return njit(forceinline=True, **OPTIONS)(function)
 
 
-def compiled_in_order(function: Callable[..., Any]) -> Any:
-    """Compile as a part of what calls it, without reordering sums."""
-    return njit(forceinline=True, **{**OPTIONS, "fastmath": {"contract"}})(function)
-
-
 def compiled_apart(function: Callable[..., Any]) -> Any:
-    """Compile as a function of its own, which must leave the compiler no sums to reorder."""
+    """Compile as a function of its own."""
     return njit(**OPTIONS)(function)
 
 

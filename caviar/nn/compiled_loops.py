@@ -1,8 +1,8 @@
 """The maths of `layers.py` as two compiled functions, which train and evaluate without returning to Python.
 
 Every constant of a file that is not of the compiled kernel is an argument, because the code that is kept on disk knows
-the content of these files alone. A literal such as 0.5 is float64 and would turn a float32 loop into float64: constants
-are cast with `dtype.type` before a loop.
+the content of these files alone. Products are fused with additions where `fused` says so. A literal such as 0.5 is
+float64 and would turn a float32 loop into float64: constants are cast with `dtype.type` before a loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from caviar.nn.compiled_batch_norm import normalise, normalise_backward
 from caviar.nn.compiled_cache import cached, compiled
 from caviar.nn.compiled_products import LISTED, PANEL, PLAIN, TURNED, product
 from caviar.nn.compiled_softmax import count_correct, cross_entropy, cross_entropy_backward
-from caviar.nn.compiled_vectors import writable
+from caviar.nn.compiled_vectors import fused, writable
 
 Array = np.ndarray
 
@@ -66,20 +66,20 @@ def _update(
     if optimizer == _SGD:
         alpha = number(settings[_LEARNING_RATE])
         for i in range(len(parameters)):
-            parameters[i] -= alpha * (gradient[i] + decay * parameters[i])
+            parameters[i] -= alpha * fused(decay, parameters[i], gradient[i])
     elif optimizer == _MOMENTUM:
         alpha = number(settings[_LEARNING_RATE])
         beta, rest = number(settings[_MOMENTUM_BETA]), number(1 - settings[_MOMENTUM_BETA])
         for i in range(len(parameters)):
-            velocity = beta * v[i] + rest * (gradient[i] + decay * parameters[i])
+            velocity = fused(beta, v[i], rest * fused(decay, parameters[i], gradient[i]))
             v[i] = velocity
             parameters[i] -= alpha * velocity
     elif optimizer == _RMSPROP:
         alpha, epsilon = number(settings[_LEARNING_RATE]), number(settings[_OPTIMIZER_EPSILON])
         beta, rest = number(settings[_RMSPROP_DECAY]), number(1 - settings[_RMSPROP_DECAY])
         for i in range(len(parameters)):
-            g = gradient[i] + decay * parameters[i]
-            square = beta * s[i] + rest * (g * g)
+            g = fused(decay, parameters[i], gradient[i])
+            square = fused(beta, s[i], rest * (g * g))
             s[i] = square
             parameters[i] -= alpha * g / (math.sqrt(square) + epsilon)
     else:
@@ -90,9 +90,9 @@ def _update(
         beta1, rest1 = number(settings[_ADAM_BETA1]), number(1 - settings[_ADAM_BETA1])
         beta2, rest2 = number(settings[_ADAM_BETA2]), number(1 - settings[_ADAM_BETA2])
         for i in range(len(parameters)):
-            g = gradient[i] + decay * parameters[i]
-            velocity = beta1 * v[i] + rest1 * g
-            square = beta2 * s[i] + rest2 * (g * g)
+            g = fused(decay, parameters[i], gradient[i])
+            velocity = fused(beta1, v[i], rest1 * g)
+            square = fused(beta2, s[i], rest2 * (g * g))
             v[i] = velocity
             s[i] = square
             parameters[i] -= alpha * velocity / (math.sqrt(square) + epsilon)
@@ -193,8 +193,7 @@ def train(
         scores, b = gradients[0], parameters[place + C * H :][:C]
         loss = cross_entropy(scores, b, batch_y[:M], highest[:M], total[:M])
         loss_sum += loss
-        # not math.isfinite(), which subtracts: where sums may be reordered, x - x is 0 whatever x is
-        if not -math.inf < loss < math.inf:
+        if not math.isfinite(loss):
             return loss_sum, n_updates
         n_updates += 1
 
@@ -299,9 +298,9 @@ def evaluate(
                     variance = one
                 # gamma * (z - mean) / std + beta == scale * z + shift
                 scale = gamma / math.sqrt(variance + number(epsilon))
-                z, shift = flat[out + h * row :][:M], beta - scale * mean
+                z, shift = flat[out + h * row :][:M], fused(-scale, mean, beta)
                 for j in range(M):
-                    z_tilde = scale * z[j] + shift
+                    z_tilde = fused(scale, z[j], shift)
                     z[j] = zero if z_tilde <= zero else z_tilde  # NaN stays
             place += 2 * H
             unit += H

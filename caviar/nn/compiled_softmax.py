@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from caviar.nn.compiled_cache import compiled, compiled_in_order
+from caviar.nn.compiled_cache import compiled
+from caviar.nn.compiled_rows import add_rows
+from caviar.nn.compiled_vectors import SUMS, fused
 
 Array = np.ndarray
 
@@ -23,22 +25,21 @@ _EXP_LOWEST = np.float32(-80)
 _ZERO = np.float32(0)
 
 
-# the reduced argument counts on the order in which it is computed
-@compiled_in_order
+@compiled
 def _exp32(x: Any) -> Any:
     """Return exp(x) of a float32 x <= 0, within 2 units in the last place; NaN gives NaN. Made to be vectorised."""
     below = x < _EXP_LOWEST  # False for NaN, which goes on
     x = _EXP_LOWEST if below else x
     n = np.int32(x * _LOG2_E - _HALF)  # rounds to nearest, as x <= 0
-    r = x - np.float32(n) * _LN2_HIGH
-    r = r - np.float32(n) * _LN2_LOW
+    r = fused(np.float32(n), -_LN2_HIGH, x)
+    r = fused(np.float32(n), -_LN2_LOW, r)
     power = _EXP_5
-    power = power * r + _EXP_4
-    power = power * r + _EXP_3
-    power = power * r + _EXP_2
-    power = power * r + _EXP_1
-    power = power * r + _EXP_0
-    power = power * (r * r) + r + _ONE
+    power = fused(power, r, _EXP_4)
+    power = fused(power, r, _EXP_3)
+    power = fused(power, r, _EXP_2)
+    power = fused(power, r, _EXP_1)
+    power = fused(power, r, _EXP_0)
+    power = fused(power, r * r, r) + _ONE
     two_to_n = np.int32((n + 127) << 23).view(np.float32)
     return _ZERO if below else power * two_to_n
 
@@ -107,16 +108,16 @@ def count_correct(z: Array, b: Array, y: Array, best: Array, index: Array) -> in
 def cross_entropy_backward(z: Array, y: Array, total: Array, d_b: Array) -> None:
     """Turn exponentials (C, M) into d_z = (y_hat - y) / M, and write d_b (C,)."""
     C, M = len(d_b), len(y)
-    zero, one, share = z.dtype.type(0), z.dtype.type(1), z.dtype.type(1 / M)
+    one, share = z.dtype.type(1), z.dtype.type(1 / M)
     for j in range(M):
         total[j] = share * (one / total[j])
     for c in range(C):
-        row, d_bias = z[c, :M], zero
+        row = z[c, :M]
         for j in range(M):
-            p = row[j] * total[j]
-            row[j] = p
-            d_bias += p
-        d_b[c] = d_bias
+            row[j] *= total[j]
+    flat, width = z.reshape(-1), SUMS // z.itemsize
+    for c in range(0, C, width):
+        add_rows(flat, c * z.shape[1], z.shape[1], min(width, C - c), M, d_b, c)
     for j in range(M):
         z[y[j], j] -= share
         d_b[y[j]] -= share

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
-from numba import types
+from llvmlite import ir
+from numba import config, types
 from numba.core.cgutils import get_or_insert_function
+from numba.core.codegen import get_host_cpu_features
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 
-_FEATURES = binding.get_host_cpu_features()
-HAS_AVX512 = bool(_FEATURES.get("avx512f"))
+# Numba compiles for other features where its variable names them, as +avx2,+fma
+_FEATURES = config.CPU_FEATURES or get_host_cpu_features()
+HAS_AVX512 = "+avx512f" in _FEATURES
 #: Bytes of a vector register.
-VECTOR = 64 if HAS_AVX512 else 32 if _FEATURES.get("avx") else 16
+VECTOR = 64 if HAS_AVX512 else 32 if "+avx" in _FEATURES else 16
+#: Bytes of a vector whose elements are sums: the same everywhere, so that each sum has as many parts.
+SUMS = 64
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 class Vectors:
-    """Writes LLVM instructions on vectors of one element type into a builder."""
+    """Writes LLVM instructions on vectors of one element type, of so many bytes, into a builder."""
 
-    def __init__(self, builder: Any, dtype: Any) -> None:
+    def __init__(self, builder: Any, dtype: Any, n_bytes: int = VECTOR) -> None:
         self.builder = builder
         self.size = 4 if dtype == types.float32 else 8
         self.element = ir.FloatType() if self.size == 4 else ir.DoubleType()
-        self.width = VECTOR // self.size
+        self.width = n_bytes // self.size
         self.type = ir.VectorType(self.element, self.width)
         self.suffix = f"v{self.width}f{8 * self.size}"
         self.zero = ir.Constant(self.type, [0.0] * self.width)
@@ -84,12 +88,30 @@ class Vectors:
             get_or_insert_function(self.builder.module, kind, f"llvm.fma.{self.suffix}"), [a, b, c]
         )
 
+    def square_root(self, a: Any) -> Any:
+        """Return the square roots."""
+        kind = ir.FunctionType(self.type, [self.type])
+        return self.builder.call(get_or_insert_function(self.builder.module, kind, f"llvm.sqrt.{self.suffix}"), [a])
+
     def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:
         """Return a0 b0 a1 b1 ... of the lower halves, and of the upper halves."""
         lanes = [lane for pair in range(self.width) for lane in (pair, pair + self.width)]
         kind = ir.VectorType(I32, self.width)
         lower, upper = (ir.Constant(kind, half) for half in (lanes[: self.width], lanes[self.width :]))
         return self.builder.shuffle_vector(a, b, lower), self.builder.shuffle_vector(a, b, upper)
+
+
+@intrinsic
+def fused(typing, a, b, c):
+    """Return a * b + c, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        element = arguments[0].type
+        suffix = "f32" if element == ir.FloatType() else "f64"
+        kind = ir.FunctionType(element, [element] * 3)
+        return builder.call(get_or_insert_function(builder.module, kind, f"llvm.fma.{suffix}"), arguments)
+
+    return (a(a, b, c), generate) if a == b == c else None
 
 
 @intrinsic
