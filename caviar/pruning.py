@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from caviar.errors import SettingsError
 from caviar.execution.base import Bar
-from caviar.execution.halving import Halving
-from caviar.records import Reports, StudySpec, Trial
+from caviar.execution.halving import Halving, is_telling
+from caviar.numbering import Numbers
+from caviar.records import Reports, StudySpec, Trial, TrialState
 from caviar.repeats import params_key
-from caviar.search.sampler import TrialSampler
-from caviar.space import SearchSpace
 from caviar.storage.base import Storage
 
 #: Trials whose reports are read at a time.
@@ -19,8 +19,8 @@ _PAGE = 2_000
 class Pruning:
     """Says which trials of a sweep may be trained by now, and what they have to reach to go on.
 
-    Trials are held against those of the same version of the space. Trials that panda mode has, and repeats, whose
-    params were not drawn for their number, are held against nobody, and nobody against them.
+    Trials are held against those of the same version of the space. Those that panda mode has, and repeats, which have
+    the params of an earlier one, are held against nobody, and nobody against them.
 
     Args:
         spec: of the study.
@@ -29,57 +29,80 @@ class Pruning:
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
         self._halvings: dict[int, Halving] = {}  # by version of the space; none where nothing is pruned
-        self._repeats: set[int] = set()  # that an earlier sweep left unfinished
+        self._seen: set[int] = set()  # hashes of params, with their version
+        self._repeats: set[int] = set()  # that have not ended
 
-    def recall(self, storage: Storage, unfinished: Iterable[Trial], babysat: set[int], following: int) -> None:
+    def recall(self, storage: Storage, unfinished: Iterable[Trial], numbers: Numbers) -> None:
         """Learn what the database holds of the versions of the space that trials are to be trained of.
 
         Args:
             storage: the trial database.
             unfinished: trials that an earlier sweep left.
-            babysat: numbers of trials that panda mode has.
-            following: the number of the next trial to be drawn.
+            numbers: which are next, and which are panda mode's.
+
+        Raises:
+            SettingsError: a trial has no reports, so that it cannot be said what it reached.
         """
         for version in {self._spec.space_version, *(trial.space_version for trial in unfinished)}:
-            self._halvings[version] = self._recall(storage, version, babysat, following)
+            self._halvings[version] = self._recall(storage, version, numbers)
 
-    def _recall(self, storage: Storage, version: int, babysat: set[int], following: int) -> Halving:
-        spec, halving = self._spec, None
-        space = SearchSpace.from_dict(storage.spaces(spec.name)[version - 1])
-        sampler, seen = TrialSampler(space, spec.seed), set()
+    def _recall(self, storage: Storage, version: int, numbers: Numbers) -> Halving:
+        spec, halving, all_ended = self._spec, None, True
         for page in storage.pages(spec.name, where=f"parent is null and space_version = {version}", size=_PAGE):
             reports = storage.reports_between(spec.name, page[0].number, page[-1].number)
             for trial in page:
-                key = params_key(trial.params)
-                is_repeat = key in seen and sampler.params(trial.number) != trial.params
-                seen.add(key)
-                if is_repeat and not trial.state.is_finished:
-                    self._repeats.add(trial.number)
-                if is_repeat or trial.number in babysat:
+                halving = halving or Halving(spec.metric, spec.direction, spec.epochs, trial.number)
+                if trial.number in numbers.babysat or self._is_repeat(trial):
                     continue
-                if halving is None:
-                    halving = Halving(spec.metric, spec.direction, spec.epochs, trial.number)
-                if trial.number >= halving.end:
+                if all_ended and trial.number >= halving.end:
                     halving.begin(trial.number)
                 if trial.state.is_finished:
-                    if trial.number in reports:
-                        halving.see(trial.number, reports[trial.number])
-                    halving.tell(trial)
-        return halving or Halving(spec.metric, spec.direction, spec.epochs, following)
+                    self._remember(halving, trial, reports.get(trial.number))
+                else:
+                    all_ended = False
+        return halving or Halving(spec.metric, spec.direction, spec.epochs, numbers.following(1)[0])
 
-    def ready(self, numbers: list[int], is_idle: bool) -> list[int]:
-        """Return which of the next numbers may be drawn by now: those of a generation, once those before it have ended.
+    def _remember(self, halving: Halving, trial: Trial, reports: Reports | None) -> None:
+        if trial.state is TrialState.COMPLETE and trial.epoch < self._spec.epochs:
+            return  # made through Optuna
+        if reports is not None:
+            halving.see(trial.number, reports)
+        elif is_telling(trial) and trial.epoch > 0:
+            raise SettingsError(
+                f"study {trial.study!r} ends trials early by what earlier ones reported, and {trial.name} has no "
+                "reports, as after an import from CSV; export it as JSONL or Parquet, and import that"
+            )
+        halving.tell(trial)
+
+    def is_ready(self, number: int, version: int, is_idle: bool) -> bool:
+        """Return whether a trial may be trained by now: once those have ended that it is held against.
 
         Args:
-            numbers: of the next trials, in order.
-            is_idle: whether all trials have ended so far.
+            number: of the trial; trials are asked for in this order.
+            version: of the space.
+            is_idle: whether all trials that were ready have ended.
         """
-        halving = self._halvings.get(self._spec.space_version)
-        if halving is None or not numbers:
-            return numbers
-        if numbers[0] >= halving.end and is_idle:
-            halving.begin(numbers[0])
-        return [number for number in numbers if number < halving.end]
+        halving = self._of(number, version)
+        if halving is None:
+            return True
+        if number >= halving.end and is_idle:
+            halving.begin(number)
+        return number < halving.end
+
+    def draw(self, trials: Sequence[Trial]) -> None:
+        """Take new trials, in order of number."""
+        if self._halvings:
+            for trial in trials:
+                self._is_repeat(trial)
+
+    def _is_repeat(self, trial: Trial) -> bool:
+        """Return whether an earlier trial has the same params, and note those of this one."""
+        key = hash((trial.space_version, params_key(trial.params)))
+        is_repeat = key in self._seen
+        self._seen.add(key)
+        if is_repeat and not trial.state.is_finished:
+            self._repeats.add(trial.number)
+        return is_repeat
 
     def bars(self, trial: Trial) -> tuple[tuple[int, Bar], ...]:
         """Return what a trial has to reach, by epoch."""
@@ -91,7 +114,9 @@ class Pruning:
         halving = self._of(trial.number, trial.space_version)
         if halving is not None:
             halving.see(trial.number, reports)
-            if trial.state.is_finished:
+        if trial.state.is_finished:
+            self._repeats.discard(trial.number)
+            if halving is not None:
                 halving.tell(trial)
 
     def drop(self, trial: Trial) -> None:

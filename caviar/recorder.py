@@ -211,12 +211,13 @@ class Recorder:
             self._leased_at = time.monotonic()
 
     def _write(self, group: list[TrialResult]) -> None:
-        new = [result.trial for result in group if _is_new(result)]
-        if new:
-            self._storage.add_trials(self._study, new, owner=self.owner)
         told = [result for result in group if not _is_new(result)]
         if told:
             self._storage.write(self._study, told, owner=self.owner)
+        # after what has ended: a trial may be there because others have
+        new = [result.trial for result in group if _is_new(result)]
+        if new:
+            self._storage.add_trials(self._study, new, owner=self.owner)
 
     def _drain(self) -> None:
         """Bring what waits in the spool into the database; parts of it may be there."""

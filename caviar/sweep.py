@@ -118,6 +118,7 @@ class _Sweep:
         self.on_progress, self.is_interrupted, self.hand_over = on_progress, is_interrupted, hand_over
         self.sampler = TrialSampler(SearchSpace.from_dict(spec.space), spec.seed)
         self.planner = Planner(data)
+        self.left: list[Trial] = []  # of an earlier sweep, to be trained once the pruning lets them
         self.pool: list[TrialTask] = []  # cheapest first
         self.begun: dict[int, TrialResult] = {}  # trials that are trained in several slices, as they last stood
         self.wanted: dict[int, Intervention] = {}  # trials that are asked for and being trained
@@ -145,7 +146,7 @@ class _Sweep:
                 self._plan(unfinished)
             else:
                 self._repeat(unfinished, plan_repeats())
-            if self.pool or self._n_to_draw:
+            if self.pool or self.left or self._n_to_draw:
                 self.ledger.open()
             self.executor.load(self.data)
             while not self.is_interrupted():
@@ -194,11 +195,22 @@ class _Sweep:
         """Take the trials that an earlier sweep left, and leave the numbers of those to come to nobody else."""
         self.numbers.reserve(self._n_to_draw)
         if self.spec.prune and (unfinished or self._n_to_draw):
-            following = self.numbers.following(1)[0]
-            self.pruning.recall(self.storage, unfinished, self.numbers.babysat, following)
+            self.pruning.recall(self.storage, unfinished, self.numbers)
         # where fewer trials are asked for than an earlier sweep had planned, the rest stay planned
         n_ended = sum(self.counts.values()) - len(unfinished)
-        self._fill(unfinished[: max(self.n_trials - n_ended, 0)])
+        self.left = sorted(unfinished[: max(self.n_trials - n_ended, 0)], key=lambda trial: trial.number)
+        self._take_left()
+
+    def _take_left(self) -> None:
+        """Take those trials of an earlier sweep that may be trained by now."""
+        is_idle = not self.pool and not self.jobs
+        ready: list[Trial] = []
+        waiting: list[Trial] = []
+        for trial in self.left:
+            is_ready = self.pruning.is_ready(trial.number, trial.space_version, is_idle and not ready)
+            (ready if is_ready else waiting).append(trial)
+        self.left = waiting
+        self._fill(ready)
 
     def _repeat(self, unfinished: list[Trial], plan: tuple[Container[int], Sequence[Trial]]) -> None:
         """Take some of the trials that are left, and the params of others once more; draw none."""
@@ -216,11 +228,17 @@ class _Sweep:
         return max(self.n_trials - sum(self.counts.values()), 0)
 
     def _sample(self, n_most: int) -> None:
-        """Draw the next trials, up to the budget."""
-        version = self.spec.space_version
-        numbers = self.numbers.following(min(n_most, self._n_to_draw))
-        numbers = self.pruning.ready(numbers, is_idle=not self.pool and not self.jobs)
-        self._add([(n, self.sampler.params(n), version) for n in numbers])
+        """Draw the next trials, up to the budget, and as far as the pruning lets them be trained by now."""
+        if self.left:
+            self._take_left()
+            return
+        version, is_idle = self.spec.space_version, not self.pool and not self.jobs
+        drawn: list[tuple[int, Params, int]] = []
+        for number in self.numbers.following(min(n_most, self._n_to_draw)):
+            if not self.pruning.is_ready(number, version, is_idle and not drawn):
+                break
+            drawn.append((number, self.sampler.params(number), version))
+        self._add(drawn)
 
     def _add(self, drawn: list[tuple[int, Params, int]]) -> None:
         """Add trials to the database and to the pool: number, params, and version of the space."""
@@ -233,6 +251,7 @@ class _Sweep:
         self.recorder.add(trials)
         self.counts[TrialState.WAITING] += len(trials)
         self.numbers.use(trials[-1].number)
+        self.pruning.draw(trials)
         self._fill(trials)
 
     def _fill(self, trials: list[Trial]) -> None:

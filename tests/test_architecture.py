@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "repeats": {*RECORDS, "storage"},
     "refining": {*MATHS, "training", "storage", "search", "space", "repeats"},
     "numbering": {"storage"},
-    "pruning": {*RECORDS, "execution", "storage", "search", "space", "repeats"},
+    "pruning": {*RECORDS, "execution", "storage", "repeats", "numbering"},
     "ledger": {*MATHS, "training", "execution", "storage", "space"},
     "sweep": {
         *MATHS,

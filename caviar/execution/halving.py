@@ -1,9 +1,10 @@
 """Successive halving that depends on nothing but the trials: which of them go on, and which end early.
 
 At a ninth of its epochs a trial goes on where it is as good as the best third of those before it were then, and at a
-third of them where it is as good as the best ninth: these are the rungs. Those before it are the trials of earlier
-generations, which have all ended when its own begins. So the order in which workers finish changes nothing: a study
-ends the same trials at the same epochs wherever and however often it is begun.
+third of them where it is as good as the best ninth: these are the rungs. With fewer than ten epochs there is one, at a
+third of them and for the best third. Those before it are the trials of earlier generations, which have all ended when
+its own begins. So the order in which workers finish changes nothing: a study ends the same trials at the same epochs
+wherever and however often it is begun.
 
 References:
     Jamieson and Talwalkar (2016), "Non-stochastic best arm identification and hyperparameter optimization", has the

@@ -81,7 +81,7 @@ def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -
             reason, error = Reason.DIVERGED, f"diverged at epoch {progress.diverged_at}"
         elif missed is not None:
             had, bar_value = reports.last[missed.metric], missed.value
-            reason, error = Reason.BEHIND, f"behind at epoch {epoch}: {missed.metric} {had:.4g}, needed {bar_value:.4g}"
+            reason, error = Reason.BEHIND, f"behind at epoch {epoch}: {missed.metric} {had:.6g}, needed {bar_value:.6g}"
         elif task.judge:
             judged = test_metrics(state, task.params, data, kernel=kernel)
         elif _is_promising(task, bar, reports, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from caviar.errors import SettingsError, StudyMismatch
 from caviar.execution import planner
 from caviar.execution.base import Executor
-from caviar.records import Reason, SweepProgress, TrialState
+from caviar.records import Intervention, Reason, SweepProgress, Trial, TrialState
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage
+from caviar.storage.exchange import export_study, import_study
 from caviar.study import Study, create_study, load_study
 from caviar.sweep import sweep
 from caviar.testing.digest import study_digest as digest
@@ -192,6 +194,108 @@ def test_a_trial_of_panda_mode_is_left_alone_and_sets_no_bar(
     whole.sweep(N_TRIALS, n_workers=0)
     ends = expected_epochs(whole, beside=(10,))
     assert {t.number: t.epoch for t in study.trials() if t.number != 10} == ends
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_trial_that_was_taken_is_left_out_before_and_after_an_interruption(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Also where it is the first one of all, from whose number on generations are counted."""
+    monkeypatch.setenv("CAVIAR_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    monkeypatch.setattr(planner, "SLICE_S", 1e-9)
+    studies = [make_study(storage, name) for name in ("straight", "broken")]
+    for study in studies:
+        count, is_interrupted = after(20)
+
+        def look(progress: SweepProgress, count: Callable[[SweepProgress], None] = count) -> None:
+            deadline = time.monotonic() + 60
+            while not storage.trials(progress.study, where=f"number = {number}"):
+                assert time.monotonic() < deadline, "no trial was written"
+                time.sleep(0.01)
+            name = f"{progress.study}/{number}"  # asking twice with one token is asking once
+            storage.sessions.ask(Intervention(trial=name, token=f"take {name}", kind="take"))
+            count(progress)
+
+        if study.name == "broken":
+            assert study.sweep(N_TRIALS, n_workers=0, on_progress=look, is_interrupted=is_interrupted).interrupted
+        study.sweep(N_TRIALS, n_workers=0, on_progress=look)
+        assert [session.number for session in storage.sessions.all(study.name)] == [number]
+
+    bits = [[(t.number, t.state, t.epoch, t.metrics.get("val_loss")) for t in study.trials()] for study in studies]
+    assert [row for row in bits[0] if row[0] != number] == [row for row in bits[1] if row[0] != number]
+
+
+def test_trials_that_were_planned_too_early_wait_for_those_before(storage: Storage) -> None:
+    """A database in which trials of several generations wait gives the study that one sweep gives."""
+    straight, planned = make_study(storage, "straight"), make_study(storage, "planned")
+    straight.sweep(N_TRIALS, n_workers=0)
+    waiting = [
+        Trial(study="planned", number=trial.number, state=TrialState.WAITING, params=trial.params)
+        for trial in straight.trials()
+    ]
+    storage.add_trials("planned", waiting)
+
+    planned.sweep(N_TRIALS, n_workers=0)
+
+    assert digest(storage, "planned") == digest(storage, "straight")
+
+
+def test_what_has_ended_is_written_before_what_comes_next(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the coordinator dies, no trial of a generation is there while one before it has not ended."""
+    study, seen = make_study(storage, "s"), []
+    add = storage.add_trials
+
+    def look(name: str, trials: Any, **given: Any) -> None:
+        open_ones = [trial.number for trial in study.trials(where="state = 'WAITING'")]
+        seen.append((trials[0].number, open_ones))
+        add(name, trials, **given)
+
+    monkeypatch.setattr(storage, "add_trials", look)
+    study.sweep(N_TRIALS, n_workers=0)
+
+    firsts = {first: open_ones for first, open_ones in seen if first in (16, 64)}
+    assert firsts == {16: [], 64: []}
+
+
+def test_params_that_come_again_are_trained_to_the_end(storage: Storage) -> None:
+    """In a space of few values most trials are repeats; whether a sweep or a retest trains one changes nothing."""
+    space = SearchSpace(
+        learning_rate=Categorical(1e-4, 1e-3, 1e-2, 0.1), hidden_units=Int(4, 12), layers=1, optimizer="sgd"
+    )
+    studies = [make_study(storage, name, space=space) for name in ("straight", "broken")]
+    for study in studies:
+        study.sweep(N_TRIALS, n_workers=0)
+        on_progress, is_interrupted = after(1)
+        stops = is_interrupted if study.name == "broken" else lambda: False
+        study.retest(2, 30, n_workers=0, on_progress=on_progress, is_interrupted=stops)
+        study.sweep(N_TRIALS + 80, n_workers=0)
+
+    assert digest(storage, "broken") == digest(storage, "straight")
+    seen: set[Any] = set()
+    for trial in studies[0].trials():
+        key = tuple(sorted(trial.params.items()))
+        assert trial.state is TrialState.COMPLETE or key not in seen
+        seen.add(key)
+    for found in studies[0].retest(2, 30, n_workers=0):
+        assert len(found.values) == len(found.repeats) >= 30
+
+
+def test_an_exported_study_goes_on_where_it_has_its_reports(storage: Storage, tmp_path: Path) -> None:
+    """From JSONL it ends as the original does; from CSV, which has none, it is refused in one line."""
+    study = make_study(storage, "s")
+    study.sweep(40, n_workers=0)
+    for kind in ("jsonl", "csv"):
+        export_study(storage, "s", tmp_path / f"s.{kind}")
+        import_study(storage, tmp_path / f"s.{kind}", name=kind)
+    study.sweep(N_TRIALS, n_workers=0)
+
+    load_study("jsonl", storage=storage).sweep(N_TRIALS, n_workers=0)
+
+    assert digest(storage, "jsonl") == digest(storage, "s")
+    with pytest.raises(SettingsError, match=r"^study 'csv' ends trials early by .*, and csv/0 has no reports, as "):
+        load_study("csv", storage=storage).sweep(N_TRIALS, n_workers=0)
+    assert load_study("csv", storage=storage).sweep(40, n_workers=0).progress.n_ended == 40
 
 
 def test_a_pruned_trial_can_be_babysat(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,7 +269,7 @@ def test_a_trial_ends_at_the_first_bar_that_it_does_not_reach(
 
     assert bits(reached) == bits(whole)
     assert (behind.state, behind.reason, behind.epoch) == (TrialState.PRUNED, Reason.BEHIND, 4)
-    assert behind.error is not None and behind.error.startswith(f"behind at epoch 4: {metric} {column[3]:.4g}, needed ")
+    assert behind.error is not None and behind.error.startswith(f"behind at epoch 4: {metric} {column[3]:.6g}, needed ")
     assert np.array_equal(behind.reports.values, whole.reports.values[:4])
     assert (behind.test_metrics, behind.train_state) == (None, None)
 
