@@ -15,12 +15,12 @@ from caviar.execution.forecast import Forecast
 from caviar.execution.planner import Planner
 from caviar.ledger import Ledger
 from caviar.numbering import Numbers
+from caviar.outcomes import is_partial, lost_trial, trial_after
 from caviar.pruning import Pruning
 from caviar.recorder import Recorder
 from caviar.records import (
     Intervention,
     Params,
-    Reason,
     Status,
     StudySpec,
     SweepProgress,
@@ -310,7 +310,7 @@ class _Sweep:
             self.forecast.do(job.slice.tasks)
             self.planner.learn(job.slice.tasks, sum(outcome.seconds for outcome in outcomes))
             for task, outcome in zip(job.slice.tasks, outcomes, strict=True):
-                if outcome.state is TrialState.COMPLETE and outcome.epoch < self.spec.epochs:
+                if is_partial(self.spec, outcome):
                     self._go_on(task, outcome)
                 else:
                     self._tell(task, outcome)
@@ -336,16 +336,7 @@ class _Sweep:
             return
         task = slice.tasks[0]
         self.forecast.do(slice.tasks)
-        trial = Trial(
-            study=self.spec.name,
-            number=task.number,
-            state=TrialState.FAIL,
-            params=task.params,
-            finished_at=datetime.now(UTC),
-            reason=Reason.LOST,
-            error=str(lost),
-            space_version=self.space_versions.pop(task.number),
-        )
+        trial = lost_trial(self.spec, task, str(lost), self.space_versions.pop(task.number))
         self._record(TrialResult(trial=trial))
 
     def _tell(self, task: TrialTask, outcome: TrialOutcome) -> None:
@@ -361,26 +352,7 @@ class _Sweep:
     def _trial(self, task: TrialTask, outcome: TrialOutcome) -> Trial:
         """Return a trial as it stands after a slice, with what earlier slices did."""
         earlier = self.begun[task.number].trial if task.number in self.begun else None
-        metrics = outcome.reports.last or (dict(earlier.metrics) if earlier else {})
-        is_partial = outcome.state is TrialState.COMPLETE and outcome.epoch < self.spec.epochs
-        state = TrialState.RUNNING if is_partial else outcome.state
-        return Trial(
-            study=self.spec.name,
-            number=task.number,
-            state=state,
-            params=task.params,
-            value=metrics.get(self.spec.metric) if state is TrialState.COMPLETE else None,
-            metrics=metrics,
-            epoch=max(outcome.epoch, earlier.epoch if earlier else 0),
-            seconds=outcome.seconds + ((earlier.seconds or 0.0) if earlier else 0.0),
-            started_at=(earlier.started_at if earlier else None) or outcome.started_at,
-            finished_at=None if is_partial else outcome.finished_at,
-            reason=outcome.reason,
-            error=outcome.error,
-            traceback=outcome.traceback,
-            worker=outcome.worker,
-            space_version=self.space_versions[task.number],
-        )
+        return trial_after(self.spec, task, outcome, earlier, self.space_versions[task.number])
 
     def _record(self, result: TrialResult) -> None:
         self.recorder.record(result)

@@ -27,6 +27,7 @@ HOMES = {
 #: What each part may import of caviar, besides itself; parts that are not listed may import anything.
 RECORDS = {"errors", "records"}
 MATHS = {*RECORDS, "nn"}
+SWEEPING = {"ledger", "recorder", "numbering", "pruning", "outcomes"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
@@ -44,20 +45,10 @@ MAY_IMPORT = {
     "repeats": {*RECORDS, "storage"},
     "refining": {*MATHS, "training", "storage", "search", "space", "repeats"},
     "numbering": {"storage"},
+    "outcomes": {*RECORDS, "execution"},
     "pruning": {*RECORDS, "execution", "storage", "repeats", "numbering"},
     "ledger": {*MATHS, "training", "execution", "storage", "space"},
-    "sweep": {
-        *MATHS,
-        "training",
-        "execution",
-        "storage",
-        "search",
-        "space",
-        "ledger",
-        "recorder",
-        "numbering",
-        "pruning",
-    },
+    "sweep": {*MATHS, "training", "execution", "storage", "search", "space", *SWEEPING},
     "panda": {*MATHS, "training", "execution", "storage", "space"},
     "workers": {*MATHS, "training", "execution"},
 }
