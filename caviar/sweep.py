@@ -12,7 +12,7 @@ from caviar.errors import CheckpointError, ExecutorError, PandaBusy, SliceLost, 
 from caviar.execution.base import Bar, Executor, Job, Slice, TrialOutcome, TrialTask
 from caviar.execution.breaker import Breaker
 from caviar.execution.forecast import Forecast
-from caviar.execution.planner import Planner
+from caviar.execution.planner import SPARE_SLICE_S, Planner
 from caviar.ledger import Ledger
 from caviar.numbering import Numbers
 from caviar.outcomes import is_partial, lost_trial, trial_after
@@ -280,7 +280,8 @@ class _Sweep:
                 return
             if self.executor.can_grow:
                 self.executor.expect(self._seconds_to_come())
-            tasks = tuple(map(self.planner.cut, self.planner.take(self.pool, n_workers)))
+            taken = self.planner.take(self.pool, n_workers, spare=self.executor.backlog_s > SPARE_SLICE_S)
+            tasks = tuple(map(self.planner.cut, taken))
             self.jobs[self.executor.submit(self._slice(tasks))] = None
 
     def _sample_ahead(self) -> None:

@@ -49,11 +49,15 @@ class RayJob(Job):
         """Take what became of it."""
         self.outcomes, self.failure, self.is_done = list(outcomes), failure, True
 
+    def seconds_since(self, free_since: float) -> float:
+        """Return for how long it has been worked on by a worker that was free since then."""
+        return time.monotonic() - max(free_since, self._submitted_at)
+
     def reckon(self, free_since: float) -> float:
         """Note how long it waited and was worked on by a worker that was free since then; return the time now."""
+        self.worked_s = self.seconds_since(free_since)
         now = time.monotonic()
-        begun_at = max(free_since, self._submitted_at)
-        self.queued_s, self.worked_s = begun_at - self._submitted_at, now - begun_at
+        self.queued_s = now - self.worked_s - self._submitted_at
         return now
 
 
@@ -89,6 +93,15 @@ class _Worker:
         self.jobs: dict[Any, RayJob] = {}
         self.free_since = 0.0
 
+    @property
+    def backlog_s(self) -> float:
+        """Seconds until it is thought to be done with its slices."""
+        if not self.jobs:
+            return 0.0
+        first, *others = self.jobs.values()
+        left = first.slice.expected_s - first.seconds_since(self.free_since)
+        return max(left, 0.0) + sum(job.slice.expected_s for job in others)
+
 
 class Crew:
     """As many workers as the cluster has cores, or fewer where that is asked for; Ray spreads them over the nodes."""
@@ -118,6 +131,12 @@ class Crew:
     @property
     def _n_wanted(self) -> int:
         return self._watch.n_cores if self._n_fixed is None else min(self._n_fixed, self._watch.n_cores)
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds that a slice is thought to wait for its worker, if it is submitted now."""
+        worker = self._free_first()
+        return 0.0 if worker is None else worker.backlog_s
 
     def load(self, data: Any) -> None:
         """Give the data to all workers, those to come included."""
@@ -173,14 +192,14 @@ class Crew:
 
     def _dispatch(self) -> None:
         """Give the queue to ready workers, to each one slice before any gets a second."""
-        ready = [worker for worker in self._workers if worker.node is not None]
-        for n_held in range(_SLICES_EACH):
-            for worker in ready:
-                if not self._queue:
-                    return
-                if len(worker.jobs) == n_held:
-                    job = self._queue.popleft()
-                    worker.jobs[worker.actor.train.remote(job.slice)] = job
+        while self._queue and (worker := self._free_first()) is not None:
+            job = self._queue.popleft()
+            worker.jobs[worker.actor.train.remote(job.slice)] = job
+
+    def _free_first(self) -> _Worker | None:
+        """Return the worker that a slice is given to: of those that may hold one more, the one that is free first."""
+        free = [worker for worker in self._workers if worker.node is not None and len(worker.jobs) < _SLICES_EACH]
+        return min(free, key=lambda worker: (len(worker.jobs), worker.backlog_s), default=None)
 
     def _end_start(self, worker: _Worker) -> None:
         import ray

@@ -57,6 +57,11 @@ class RayExecutor(Executor):
         """See :class:`Executor`."""
         return self._crew.is_ready
 
+    @property
+    def backlog_s(self) -> float:
+        """See :class:`Executor`."""
+        return self._crew.backlog_s
+
     def load(self, data: Dataset) -> None:
         """See :meth:`Executor.load`."""
         import ray

@@ -170,6 +170,11 @@ class Executor(ABC):
         """Whether more workers may be started, if there is enough for them to do: then tell by `expect`."""
         return False
 
+    @property
+    def backlog_s(self) -> float:
+        """Seconds that a slice is thought to wait for its worker, if it is submitted now."""
+        return 0.0
+
     @classmethod  # noqa: B027 - those without addresses have nothing to refuse
     def check(cls, address: str) -> None:
         """Return where an executor can be made for this address, in a moment and without making one.

@@ -70,6 +70,11 @@ class HeadStart(Executor):
         """See :class:`Executor`."""
         return self._thread is None
 
+    @property
+    def backlog_s(self) -> float:
+        """See :class:`Executor`."""
+        return self._other.backlog_s if self._other is not None and self._other.is_ready else 0.0
+
     def expect(self, seconds: float) -> None:
         """See :meth:`Executor.expect`."""
         if self._thread is None and seconds > _WORTH_S:

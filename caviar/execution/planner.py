@@ -19,6 +19,9 @@ _FIRST_TASKS = 4
 #: Once they have been, the last slices are no shorter: a call leaves its worker idle for 2 to 5 ms on two busy cores,
 #: which is as much as shorter slices would even out at the end.
 _LAST_SLICE_S = 0.02
+#: A slice that has to wait longer than this for its worker is no longer than this: it bridges the time until the worker
+#: is handed another. It cannot be taken back, and at the end would wait while others have nothing left to do.
+SPARE_SLICE_S = 0.05
 #: Weight of the old in the ratio of measured to estimated cost.
 _RATIO_WEIGHT = 0.7
 
@@ -76,12 +79,19 @@ class Planner:
         self._ratio = _RATIO_WEIGHT * self._ratio + (1 - _RATIO_WEIGHT) * ratio if self._measured else ratio
         self._measured = True
 
-    def take(self, pool: list[TrialTask], n_workers: int) -> tuple[TrialTask, ...]:
+    def take(self, pool: list[TrialTask], n_workers: int, *, spare: bool = False) -> tuple[TrialTask, ...]:
         """Remove the next slice from a pool sorted by cost, cheapest first, and return it.
 
-        Near the end of the pool slices shrink, so that all workers finish together; not to less than a call is worth.
+        The longest trials come first, so that they do not come last; a spare slice takes the cheapest. Near the end of
+        the pool slices shrink, so that all workers finish together; not to less than a call is worth.
+
+        Args:
+            pool: what is to be done.
+            n_workers: among how many the pool is shared.
+            spare: whether the slice will have to wait long for its worker.
         """
-        target = SLICE_S if self._measured else _FIRST_SLICE_S
+        target = SPARE_SLICE_S if spare else SLICE_S if self._measured else _FIRST_SLICE_S
+        end = 0 if spare else -1
         if len(pool) < 64 * n_workers:
             # added up again only where somebody else has changed the pool: it is asked for each of a thousand workers
             length, left = self._left
@@ -91,11 +101,11 @@ class Planner:
             target = min(target, max(left * self._ratio / (2 * n_workers), least))
         else:
             left = 0.0
-        tasks = [pool.pop()]
+        tasks = [pool.pop(end)]
         total = self.cost(tasks[0])
         most = len(pool) + 1 if self._measured else _FIRST_TASKS
-        while pool and len(tasks) < most and (total + self.cost(pool[-1])) * self._ratio <= target:
-            tasks.append(pool.pop())
+        while pool and len(tasks) < most and (total + self.cost(pool[end])) * self._ratio <= target:
+            tasks.append(pool.pop(end))
             total += self.cost(tasks[-1])
         self._left = (len(pool) if left else -1, left - total)
         return tuple(tasks)

@@ -384,6 +384,35 @@ class TestRay:
         assert (result.progress.n_failed, result.progress.n_complete) == (0, 60)
         assert digest(storage, "there") == digest(storage, "here")
 
+    def test_a_slice_goes_to_the_worker_that_is_free_first(self, data: Dataset) -> None:
+        """The executor knows how long that is, from what its slices are thought to take."""
+        from workers.executor import RayExecutor
+
+        def run(slice: Slice, data: Dataset) -> list[TrialOutcome]:
+            time.sleep(slice.expected_s)
+            return []
+
+        executor, deadline = RayExecutor(n_workers=2, run=run), time.monotonic() + 120
+        try:
+            executor.load(data)
+            while not (executor.is_ready and executor.n_workers == 2):
+                assert time.monotonic() < deadline, "the workers did not start"
+                executor.wait([], 0.1)
+            jobs = []
+            # the third waits behind the second, whose worker is full then
+            for seconds, least, most in ((6.0, 0.0, 0.0), (2.0, 1.0, 2.0), (0.5, 5.0, 6.0)):
+                jobs.append(executor.submit(Slice(tasks=(), kernel="numpy", expected_s=seconds)))
+                assert least <= executor.backlog_s <= most
+            done: list[float] = []
+            while len(done) < 3:
+                assert time.monotonic() < deadline, "the slices did not end"
+                ended = executor.wait([job for job in jobs if job.slice.expected_s not in done], 1.0)
+                done += [job.slice.expected_s for job in ended]
+            assert done == [2.0, 0.5, 6.0]
+            assert executor.backlog_s == 0
+        finally:
+            executor.close()
+
 
 def test_a_budget_lowered_after_an_interruption_is_kept(storage: Storage, data: Dataset) -> None:
     """Trials that were planned beyond it are not trained; a larger budget trains them like any others."""

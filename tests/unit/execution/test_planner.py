@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caviar.execution.base import Bar, TrialTask
-from caviar.execution.planner import SLICE_S, Planner
+from caviar.execution.planner import SLICE_S, SPARE_SLICE_S, Planner
 from caviar.records import Direction
 from caviar.training.advance import initial_state
 from caviar.training.dataset import Dataset
@@ -143,3 +143,18 @@ def test_what_was_measured_is_weighed_with_what_was_known(data: Dataset, make_ta
 
     # 0.7 * 0.1 + 0.3 * 0.2 = 0.13 s each
     assert len(planner.take(pool, 1)) == 7
+
+
+def test_a_spare_slice_is_short_and_takes_the_cheapest(data: Dataset, make_task: MakeTask) -> None:
+    """It holds no more than bridges the time until the next, or one trial, and leaves the longest to the others."""
+    planner = Planner(data)
+    pool = sorted((make_task(n, {"hidden_units": 4 + n}) for n in range(200)), key=planner.cost)
+    order = [task.number for task in pool]
+    planner.learn((pool[100],), 0.01)
+
+    spare, usual = planner.take(pool, 1, spare=True), planner.take(pool, 1)
+
+    assert [task.number for task in spare] == order[: len(spare)]
+    assert len(spare) >= 2 and planner.seconds(spare) <= SPARE_SLICE_S < planner.seconds((*spare, pool[0]))
+    assert [task.number for task in usual] == order[: -len(usual) - 1 : -1]
+    assert len(planner.take([make_task(0, until=10**6)], 1, spare=True)) == 1
