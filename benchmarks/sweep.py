@@ -150,8 +150,8 @@ def main() -> None:
             runs["Optuna, SQLite, torch"] = (N_OPTUNA, sides.optuna)
         if installed("torch", "ray.tune"):
             runs["Ray Tune, torch"] = (N_TUNE, sides.tune)
-        for _, run in runs.values():
-            run(2)
+        for n_trials, run in runs.values():
+            run(max(n_trials // 10, 2))
         sides.bare(2)
         gains: list[float] = []
         pruned, lost = [], []
