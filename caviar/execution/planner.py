@@ -92,22 +92,19 @@ class Planner:
         """
         target = SPARE_SLICE_S if spare else SLICE_S if self._measured else _FIRST_SLICE_S
         end = 0 if spare else -1
-        if len(pool) < 64 * n_workers:
-            # added up again only where somebody else has changed the pool: it is asked for each of a thousand workers
-            length, left = self._left
-            if length != len(pool):
-                left = sum(map(self.cost, pool))
-            least = _LAST_SLICE_S if self._measured else 0.0
-            target = min(target, max(left * self._ratio / (2 * n_workers), least))
-        else:
-            left = 0.0
+        # added up again only where somebody else has changed the pool: it is asked for each of a thousand workers
+        length, left = self._left
+        if length != len(pool):
+            left = sum(map(self.cost, pool))
+        least = _LAST_SLICE_S if self._measured else 0.0
+        target = min(target, max(left * self._ratio / (2 * n_workers), least))
         tasks = [pool.pop(end)]
         total = self.cost(tasks[0])
         most = len(pool) + 1 if self._measured else _FIRST_TASKS
         while pool and len(tasks) < most and (total + self.cost(pool[end])) * self._ratio <= target:
             tasks.append(pool.pop(end))
             total += self.cost(tasks[-1])
-        self._left = (len(pool) if left else -1, left - total)
+        self._left = (len(pool), left - total)
         return tuple(tasks)
 
     def cut(self, task: TrialTask) -> TrialTask:

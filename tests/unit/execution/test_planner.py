@@ -145,6 +145,16 @@ def test_what_was_measured_is_weighed_with_what_was_known(data: Dataset, make_ta
     assert len(planner.take(pool, 1)) == 7
 
 
+@pytest.mark.parametrize("n_tasks", [20, 127, 128, 500])
+def test_many_short_trials_are_shared(data: Dataset, make_task: MakeTask, n_tasks: int) -> None:
+    """However many there are, the first slice leaves work to the other workers."""
+    planner = Planner(data)
+    pool = [make_task(number) for number in range(n_tasks)]
+    planner.learn((pool[0],), 0.9 * SLICE_S / n_tasks)
+
+    assert 1 <= len(planner.take(pool, 2)) <= n_tasks / 4
+
+
 def test_a_spare_slice_is_short_and_takes_the_cheapest(data: Dataset, make_task: MakeTask) -> None:
     """It holds no more than bridges the time until the next, or one trial, and leaves the longest to the others."""
     planner = Planner(data)
