@@ -99,7 +99,7 @@ def _look_at_cluster(found: Diagnosis, address: str | None) -> None:
     if len(processors) > 1:
         kinds = f"{len(processors)} kinds of processors ({', '.join(sorted(processors))})"
         text = f"{kinds}, on which the NumPy kernel rounds the last bits differently"
-        tell(Finding("cluster", "note", text, "nothing for the compiled kernel, which gives the same bits on all"))
+        tell(Finding("cluster", "note", text, "use the compiled kernel, which gives the same bits on all"))
 
 
 def _judge_node(node: NodeFacts, here: Facts) -> list[Finding]:

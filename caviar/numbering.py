@@ -18,8 +18,8 @@ class Numbers:
 
     def __init__(self, storage: Storage, study: str, n_trials: int) -> None:
         self._storage, self._study = storage, study
-        #: Numbers of trials that panda mode has.
-        self.babysat = {session.number for session in storage.sessions.all(study)}
+        #: Trials that panda mode has, by number, with the params that they began with.
+        self.babysat = {session.number: session.start_params for session in storage.sessions.all(study)}
         self._next = self._first_free() if n_trials else 0
 
     def _first_free(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from caviar.errors import SettingsError
 from caviar.execution.base import Bar
@@ -12,7 +14,7 @@ from caviar.records import Reports, StudySpec, Trial, TrialState
 from caviar.repeats import params_key
 from caviar.storage.base import Storage
 
-#: Trials whose reports are read at a time.
+#: Numbers of trials whose reports are read at a time.
 _PAGE = 2_000
 
 
@@ -20,7 +22,7 @@ class Pruning:
     """Says which trials of a sweep may be trained by now, and what they have to reach to go on.
 
     Trials are held against those of the same version of the space. Those that panda mode has, and repeats, which have
-    the params of an earlier one, are held against nobody, and nobody against them.
+    the params of an earlier one of their version, are held against nobody, and nobody against them.
 
     Args:
         spec: of the study.
@@ -48,18 +50,21 @@ class Pruning:
 
     def _recall(self, storage: Storage, version: int, numbers: Numbers) -> Halving:
         spec, halving, all_ended = self._spec, None, True
-        for page in storage.pages(spec.name, where=f"parent is null and space_version = {version}", size=_PAGE):
-            reports = storage.reports_between(spec.name, page[0].number, page[-1].number)
-            for trial in page:
-                halving = halving or Halving(spec.metric, spec.direction, spec.epochs, trial.number)
-                if trial.number in numbers.babysat or self._is_repeat(trial):
-                    continue
-                if all_ended and trial.number >= halving.end:
-                    halving.begin(trial.number)
-                if trial.state.is_finished:
-                    self._remember(halving, trial, reports.get(trial.number))
-                else:
-                    all_ended = False
+        where, reports, read_to = f"parent is null and space_version = {version}", dict[int, Reports](), -1
+        for trial in itertools.chain.from_iterable(storage.pages(spec.name, where=where)):
+            halving = halving or Halving(spec.metric, spec.direction, spec.epochs, trial.number)
+            taken = numbers.babysat.get(trial.number)
+            if self._is_repeat(trial if taken is None else replace(trial, params=taken)) or taken is not None:
+                continue
+            if all_ended and trial.number >= halving.end:
+                halving.begin(trial.number)
+            if not trial.state.is_finished:
+                all_ended = False
+                continue
+            if trial.number > read_to:
+                read_to = trial.number + _PAGE
+                reports = storage.reports_between(spec.name, trial.number, read_to)
+            self._remember(halving, trial, reports.get(trial.number))
         return halving or Halving(spec.metric, spec.direction, spec.epochs, numbers.following(1)[0])
 
     def _remember(self, halving: Halving, trial: Trial, reports: Reports | None) -> None:
@@ -67,7 +72,7 @@ class Pruning:
             return  # made through Optuna
         if reports is not None:
             halving.see(trial.number, reports)
-        elif is_telling(trial) and trial.epoch > 0:
+        if is_telling(trial) and halving.lacks(trial):
             raise SettingsError(
                 f"study {trial.study!r} ends trials early by what earlier ones reported, and {trial.name} has no "
                 "reports, as after an import from CSV; export it as JSONL or Parquet, and import that"
@@ -89,7 +94,7 @@ class Pruning:
             halving.begin(number)
         return number < halving.end
 
-    def draw(self, trials: Sequence[Trial]) -> None:
+    def add(self, trials: Sequence[Trial]) -> None:
         """Take new trials, in order of number."""
         if self._halvings:
             for trial in trials:

@@ -33,7 +33,7 @@ class Recorder:
           each transaction makes sure of it, so that a coordinator that has lost its lease writes nothing.
         - A result is durable within a second: in the database, or, where that does not answer, in the spool. What is in
           the spool goes into the database when it returns, in order, also if another process has to do that.
-        - Trials and results are written in the order in which they came.
+        - Trials and results are written in the order in which they came; of a group, what has ended before what is new.
 
     An error that ends all this (the lease is lost, the disk is full) is raised by the next call.
 

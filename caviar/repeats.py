@@ -57,11 +57,11 @@ def first_trials(storage: Storage, spec: StudySpec, *, worse: bool = False) -> l
 
 
 def repeats_of(storage: Storage, study: str, trials: Sequence[Trial]) -> dict[int, list[Trial]]:
-    """Return the later trials with the same params, in whatever state, by the number of each trial."""
-    numbers = {params_key(trial.params): trial.number for trial in trials}
+    """Return the later trials with the params of each, by its number: in any state, of its version of the space."""
+    numbers = {(trial.space_version, params_key(trial.params)): trial.number for trial in trials}
     found: dict[int, list[Trial]] = {trial.number: [] for trial in trials}
     for trial in _untended(storage, study, f"number > {min(found, default=0)}"):
-        number = numbers.get(params_key(trial.params))
+        number = numbers.get((trial.space_version, params_key(trial.params)))
         if number is not None and trial.number > number:
             found[number].append(trial)
     return found

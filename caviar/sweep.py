@@ -251,7 +251,7 @@ class _Sweep:
         self.recorder.add(trials)
         self.counts[TrialState.WAITING] += len(trials)
         self.numbers.use(trials[-1].number)
-        self.pruning.draw(trials)
+        self.pruning.add(trials)
         self._fill(trials)
 
     def _fill(self, trials: list[Trial]) -> None:
@@ -280,7 +280,10 @@ class _Sweep:
                 return
             if self.executor.can_grow:
                 self.executor.expect(self._seconds_to_come())
-            taken = self.planner.take(self.pool, n_workers, spare=self.executor.backlog_s > SPARE_SLICE_S)
+            # where trials are pruned, those of the next generation are not to be had before these have ended
+            n_to_come = 0 if self.spec.prune else self._n_to_draw
+            is_late = self.executor.backlog_s > SPARE_SLICE_S
+            taken = self.planner.take(self.pool, n_workers, n_to_come=n_to_come, spare=is_late)
             tasks = tuple(map(self.planner.cut, taken))
             self.jobs[self.executor.submit(self._slice(tasks))] = None
 
@@ -338,6 +341,8 @@ class _Sweep:
         task = slice.tasks[0]
         self.forecast.do(slice.tasks)
         trial = lost_trial(self.spec, task, str(lost), self.space_versions.pop(task.number))
+        self.begun.pop(task.number, None)
+        self.pruning.drop(trial)
         self._record(TrialResult(trial=trial))
 
     def _tell(self, task: TrialTask, outcome: TrialOutcome) -> None:
@@ -379,6 +384,7 @@ class _Sweep:
         except StorageUnreachable:
             return  # the recorder says so, and whoever asked waits
         waiting = {task.number: task for task in self.pool} if asked else {}
+        left = {trial.number for trial in self.left}
         running = {task.number for job in self.jobs for task in job.slice.tasks} if asked else set()
         for request in asked:
             number = int(request.trial.rpartition("/")[2])
@@ -387,7 +393,7 @@ class _Sweep:
                 self._give_away(waiting[number], request)
             elif number in running:
                 self.wanted[number] = request
-            else:
+            elif number not in left:
                 self._refuse(request, "this sweep does not train it")
 
     def _give_away(self, task: TrialTask, request: Intervention) -> None:
@@ -427,7 +433,7 @@ class _Sweep:
         del self.space_versions[number]
         self.pruning.drop(trial)
         self.forecast.drop(task)
-        self.numbers.babysat.add(number)
+        self.numbers.babysat[number] = task.params
         self.counts[TrialState.WAITING] -= 1
         self.counts[TrialState.RUNNING] += 1
 

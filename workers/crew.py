@@ -20,6 +20,8 @@ from caviar.training.dataset import Dataset
 _RETRIES = 2
 #: Slices of one worker: one that it trains, one that waits for it, so that it never waits.
 _SLICES_EACH = 2
+#: Of more workers it is not looked which of them is free first: that is asked for each slice.
+_COMPARED = 64
 #: Nodes that joined or left are noticed after so long.
 _WATCH_INTERVAL_S = 1.0
 #: A head that is silent for so long is gone. Ray itself would end this process after a minute.
@@ -37,7 +39,7 @@ class RayJob(Job):
         self.n_lost = 0
         self.outcomes: list[TrialOutcome] = []
         self.failure: ExecutorError | None = None
-        self._submitted_at = time.monotonic()
+        self._submitted_at = self.sent_at = time.monotonic()
 
     def result(self) -> list[TrialOutcome]:
         """See :meth:`Job.result`."""
@@ -49,15 +51,14 @@ class RayJob(Job):
         """Take what became of it."""
         self.outcomes, self.failure, self.is_done = list(outcomes), failure, True
 
-    def seconds_since(self, free_since: float) -> float:
-        """Return for how long it has been worked on by a worker that was free since then."""
-        return time.monotonic() - max(free_since, self._submitted_at)
+    def begun_at(self, free_since: float) -> float:
+        """Return when a worker began with it that was free since then."""
+        return max(free_since, self.sent_at)
 
     def reckon(self, free_since: float) -> float:
         """Note how long it waited and was worked on by a worker that was free since then; return the time now."""
-        self.worked_s = self.seconds_since(free_since)
-        now = time.monotonic()
-        self.queued_s = now - self.worked_s - self._submitted_at
+        now, begun_at = time.monotonic(), self.begun_at(free_since)
+        self.queued_s, self.worked_s = begun_at - self._submitted_at, now - begun_at
         return now
 
 
@@ -99,7 +100,7 @@ class _Worker:
         if not self.jobs:
             return 0.0
         first, *others = self.jobs.values()
-        left = first.slice.expected_s - first.seconds_since(self.free_since)
+        left = first.begun_at(self.free_since) + first.slice.expected_s - time.monotonic()
         return max(left, 0.0) + sum(job.slice.expected_s for job in others)
 
 
@@ -136,7 +137,9 @@ class Crew:
     def backlog_s(self) -> float:
         """Seconds that a slice is thought to wait for its worker, if it is submitted now."""
         worker = self._free_first()
-        return 0.0 if worker is None else worker.backlog_s
+        if worker is not None:
+            return worker.backlog_s
+        return min((worker.backlog_s for worker in self._workers if worker.node is not None), default=0.0)
 
     def load(self, data: Any) -> None:
         """Give the data to all workers, those to come included."""
@@ -194,12 +197,19 @@ class Crew:
         """Give the queue to ready workers, to each one slice before any gets a second."""
         while self._queue and (worker := self._free_first()) is not None:
             job = self._queue.popleft()
+            job.sent_at = time.monotonic()
             worker.jobs[worker.actor.train.remote(job.slice)] = job
 
     def _free_first(self) -> _Worker | None:
-        """Return the worker that a slice is given to: of those that may hold one more, the one that is free first."""
-        free = [worker for worker in self._workers if worker.node is not None and len(worker.jobs) < _SLICES_EACH]
-        return min(free, key=lambda worker: (len(worker.jobs), worker.backlog_s), default=None)
+        """Return the worker that a slice is given to: one that has none, else of those with room the one free first."""
+        ready = (worker for worker in self._workers if worker.node is not None)
+        with_room = []
+        for worker in ready:
+            if not worker.jobs:
+                return worker
+            if len(worker.jobs) < _SLICES_EACH:
+                with_room.append(worker)
+        return min(with_room[:_COMPARED], key=lambda worker: worker.backlog_s, default=None)
 
     def _end_start(self, worker: _Worker) -> None:
         import ray

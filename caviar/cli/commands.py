@@ -66,7 +66,7 @@ def sweep(
     dtype
         float32 or float64 [float32].
     prune
-        End trials early that are behind the best of those before them [no].
+        End trials early that are behind the best of those before them [no, or as the study was made].
     new_space
         Make --space the next version of the study's space, if it is another: trials to come are drawn from it.
     workers

@@ -39,11 +39,13 @@ def rungs(epochs: int) -> tuple[int, ...]:
 
 def _part(n: int, power: int) -> int:
     """Return a third of n, a ninth, ..., rounded up."""
-    return math.ceil(n / float(SHARE) ** power)
+    for _ in range(power):
+        n = math.ceil(n / SHARE)
+    return n
 
 
 def is_telling(trial: Trial) -> bool:
-    """Return whether a trial that has ended says how good its params are: not if it was stopped, or lost."""
+    """Return whether a trial that has ended says how good its params are: not if it was stopped or lost, or raised."""
     return trial.state is TrialState.COMPLETE or trial.reason in (Reason.DIVERGED, Reason.BEHIND)
 
 
@@ -94,7 +96,13 @@ class Halving:
         for rung, epoch in enumerate(self._rungs):
             if reports.first_epoch <= epoch < reports.first_epoch + len(reports):
                 value = float(reports.values[epoch - reports.first_epoch, column])
-                self._under_way.setdefault(number, {})[rung] = self._direction.sign * value
+                if math.isfinite(value):
+                    self._under_way.setdefault(number, {})[rung] = self._direction.sign * value
+
+    def lacks(self, trial: Trial) -> bool:
+        """Return whether a trial has come to a rung, and nothing was seen of what it reported there."""
+        reached = self._under_way.get(trial.number, {})
+        return any(epoch <= trial.epoch and rung not in reached for rung, epoch in enumerate(self._rungs))
 
     def tell(self, trial: Trial) -> None:
         """Note that a trial has ended; one that diverged, or ended early, came no further and counts as worse."""

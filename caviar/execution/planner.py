@@ -19,8 +19,9 @@ _FIRST_TASKS = 4
 #: Once they have been, the last slices are no shorter: a call leaves its worker idle for 2 to 5 ms on two busy cores,
 #: which is as much as shorter slices would even out at the end.
 _LAST_SLICE_S = 0.02
-#: A slice that has to wait longer than this for its worker is no longer than this: it bridges the time until the worker
-#: is handed another. It cannot be taken back, and at the end would wait while others have nothing left to do.
+#: A slice that has to wait longer than this for its worker is no longer than this, where there are trials so short: it
+#: bridges the time until the worker is handed another. It cannot be taken back, and at the end would wait while others
+#: have nothing left to do.
 SPARE_SLICE_S = 0.05
 #: Weight of the old in the ratio of measured to estimated cost.
 _RATIO_WEIGHT = 0.7
@@ -79,17 +80,21 @@ class Planner:
         self._ratio = _RATIO_WEIGHT * self._ratio + (1 - _RATIO_WEIGHT) * ratio if self._measured else ratio
         self._measured = True
 
-    def take(self, pool: list[TrialTask], n_workers: int, *, spare: bool = False) -> tuple[TrialTask, ...]:
+    def take(
+        self, pool: list[TrialTask], n_workers: int, *, n_to_come: int = 0, spare: bool = False
+    ) -> tuple[TrialTask, ...]:
         """Remove the next slice from a pool sorted by cost, cheapest first, and return it.
 
-        The longest trials come first, so that they do not come last; a spare slice takes the cheapest. Near the end of
-        the pool slices shrink, so that all workers finish together; not to less than a call is worth.
+        The longest trials come first, so that they do not come last; a spare slice takes the cheapest, where these are
+        short. Near the end slices shrink, so that all workers finish together; not to less than a call is worth.
 
         Args:
             pool: what is to be done.
-            n_workers: among how many the pool is shared.
+            n_workers: among how many it is shared.
+            n_to_come: how many trials like those of the pool are yet to be put into it.
             spare: whether the slice will have to wait long for its worker.
         """
+        spare = spare and pool[0].state is None and self.seconds(pool[:1]) <= SPARE_SLICE_S
         target = SPARE_SLICE_S if spare else SLICE_S if self._measured else _FIRST_SLICE_S
         end = 0 if spare else -1
         # added up again only where somebody else has changed the pool: it is asked for each of a thousand workers
@@ -97,7 +102,8 @@ class Planner:
         if length != len(pool):
             left = sum(map(self.cost, pool))
         least = _LAST_SLICE_S if self._measured else 0.0
-        target = min(target, max(left * self._ratio / (2 * n_workers), least))
+        all_left = left * (1 + n_to_come / len(pool)) * self._ratio
+        target = min(target, max(all_left / (2 * n_workers), least))
         tasks = [pool.pop(end)]
         total = self.cost(tasks[0])
         most = len(pool) + 1 if self._measured else _FIRST_TASKS
@@ -111,7 +117,7 @@ class Planner:
         """Return a task that is not much longer than a slice: a longer one ends at an earlier epoch, with its state."""
         assert isinstance(task.until, int)
         done = task.state.epoch if task.state else 0
-        seconds = self.seconds([replace(task, bars=())])
+        seconds = self.seconds([replace(task, bars=()) if task.bars else task])
         if seconds <= 2 * SLICE_S or task.until - done < 2:
             return task
         n_epochs = max(int(SLICE_S * (task.until - done) / seconds), 1)

@@ -22,7 +22,7 @@ from caviar.training.base import Progress
 from caviar.training.dataset import Dataset
 from caviar.training.state import TrainState
 
-#: What a trial is that ended for no reason, or for one that is no failure.
+#: The state of a trial by why it ended; any other reason is a failure.
 _STATES = {None: TrialState.COMPLETE, Reason.BEHIND: TrialState.PRUNED}
 
 
@@ -62,7 +62,7 @@ def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress[Tra
         if progress.diverged_at is not None:
             break
         bar = bars.get(state.epoch)
-        if bar is not None and not bar.is_reached(progress.reports.last):
+        if bar is not None and len(progress.reports) and not bar.is_reached(progress.reports.last):
             missed = bar
             break
     values = np.concatenate([part.values for part in parts])

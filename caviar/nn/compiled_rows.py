@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from caviar.nn.compiled_vectors import SUMS, VECTOR, Vectors, data, number
 
-#: Sums that are held in registers at a time: they take half of those there are.
+#: Sums that are held in registers at a time: they take half of those that x86-64 has.
 _SUMS = {16: 2, 32: 4, 64: 16}[VECTOR]
 
 #: From row, column, mask and the sums so far, the sums with these elements.

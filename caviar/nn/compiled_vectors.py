@@ -12,7 +12,7 @@ from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 
 # Numba compiles for other features where its variable names them, as +avx2,+fma
-_FEATURES = config.CPU_FEATURES or get_host_cpu_features()
+_FEATURES = (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
 HAS_AVX512 = "+avx512f" in _FEATURES
 #: Bytes of a vector register.
 VECTOR = 64 if HAS_AVX512 else 32 if "+avx" in _FEATURES else 16

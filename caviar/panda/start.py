@@ -28,7 +28,7 @@ from caviar.training.state import TrainState
 
 _LEASE_S = 15.0
 _POLL_S = 0.1
-#: By how much a trial may differ when it is trained again, as on another kind of processor.
+#: By how much a trial may differ when it is trained again, as with other versions of libraries.
 _TOLERANCE = 0.02
 
 

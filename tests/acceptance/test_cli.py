@@ -271,7 +271,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(swept: Caviar) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, number: signal.Signals) -> None:
     """Ctrl-C exits with 130 and says what to do; the same command then reaches the exact budget."""
-    words = ("sweep", "digits", "--workers", "0", "--trials", "12", "--epochs", "12", "--json")
+    words = ("sweep", "digits", "--workers", "0", "--trials", "150", "--epochs", "12", "--json")
     with caviar.start(*words) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("digits: ")
@@ -282,11 +282,11 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, numb
     assert process.returncode == 130, err
     assert err.endswith("caviar: interrupted; run the same command to go on\n")
     first = json.loads(out)
-    assert first["interrupted"] and first["complete"] < 12
+    assert first["interrupted"] and first["complete"] < 150
 
     summary = caviar.json(*words)
 
-    assert (summary["complete"], summary["ended_now"]) == (12, 12 - first["complete"])
+    assert (summary["complete"], summary["ended_now"]) == (150, 150 - first["complete"])
     rows = caviar.json("query", "digits", "--format", "json")
     assert [(row["number"], row["state"], row["epoch"]) for row in rows] == [(n, "COMPLETE", 12) for n in range(12)]
 

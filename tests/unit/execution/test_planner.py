@@ -167,4 +167,26 @@ def test_a_spare_slice_is_short_and_takes_the_cheapest(data: Dataset, make_task:
     assert [task.number for task in spare] == order[: len(spare)]
     assert len(spare) >= 2 and planner.seconds(spare) <= SPARE_SLICE_S < planner.seconds((*spare, pool[0]))
     assert [task.number for task in usual] == order[: -len(usual) - 1 : -1]
-    assert len(planner.take([make_task(0, until=10**6)], 1, spare=True)) == 1
+
+
+def test_where_no_trial_is_short_no_slice_is_spare(data: Dataset, make_task: MakeTask) -> None:
+    """The longest come first then, and those that are begun before any other, whoever waits."""
+    planner = Planner(data)
+    pool = sorted((make_task(n, {"hidden_units": 4 + n}) for n in range(20)), key=planner.cost)
+    planner.learn((pool[0],), 1.2 * SPARE_SLICE_S)
+    state = initial_state(pool[3].key, pool[3].params, data)
+    begun = replace(pool[3], number=99, state=replace(state, epoch=1))
+
+    assert planner.take([*pool], 2, spare=True) == planner.take([*pool], 2)
+    assert planner.take([*pool, begun], 2, spare=True)[0] == begun
+    assert planner.take([begun], 2, spare=True) == (begun,)
+
+
+def test_trials_that_are_yet_to_come_keep_slices_long(data: Dataset, make_task: MakeTask) -> None:
+    """Slices shrink at the end of all trials, not of those that are drawn so far."""
+    planner = Planner(data)
+    pool = [make_task(number) for number in range(300)]
+    planner.learn((pool[0],), 0.001)
+
+    assert len(planner.take([*pool], 2)) == 75
+    assert len(planner.take([*pool], 2, n_to_come=100_000)) == 300
