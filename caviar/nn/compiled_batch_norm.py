@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from caviar.nn.compiled_cache import compiled
-from caviar.nn.compiled_rows import clamped_rows, row_sums
+from caviar.nn.compiled_rows import clamped_rows, plain_sums, row_sums
 from caviar.nn.compiled_vectors import SUMS, Vectors, data, number
 
 Array = np.ndarray
@@ -39,11 +39,7 @@ def _statistics(typing, z, start, row, n_rows, M, share, running, n_units, weigh
         rows = clamped_rows(builder, vector, z, row, n_rows)
         shares = vector.splat(share, vector.element)
 
-        def add(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
-            return [builder.fadd(sums[0], vector.load(builder.gep(rows[index], [column]), mask))]
-
-        (total,) = row_sums(builder, vector, M, 1, add)
-        mean = builder.fmul(total, shares)
+        mean = builder.fmul(plain_sums(builder, vector, rows, M), shares)
 
         def add_square(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
             difference = builder.fsub(vector.load(builder.gep(rows[index], [column]), mask), vector.lane(mean, index))

@@ -58,6 +58,15 @@ def clamped_rows(builder: Any, vector: Vectors, matrix: Any, row: Any, n_rows: A
     return rows
 
 
+def plain_sums(builder: Any, vector: Vectors, rows: Sequence[Any], M: Any) -> Any:
+    """Write code that adds up the M elements of each row; return a vector of the sums."""
+
+    def add(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
+        return [builder.fadd(sums[0], vector.load(builder.gep(rows[index], [column]), mask))]
+
+    return row_sums(builder, vector, M, 1, add)[0]
+
+
 @intrinsic
 def add_rows(typing, z, start, row, n_rows, M, totals, at):
     """Write the sums of some rows of z, at most as many as `SUMS` bytes have elements."""
@@ -70,10 +79,7 @@ def add_rows(typing, z, start, row, n_rows, M, totals, at):
         vector = Vectors(builder, kinds[0].dtype, SUMS)
         rows = clamped_rows(builder, vector, builder.gep(data(context, builder, kinds[0], z), [start]), row, n_rows)
 
-        def add(index: int, column: Any, mask: Any, sums: Sequence[Any]) -> list[Any]:
-            return [builder.fadd(sums[0], vector.load(builder.gep(rows[index], [column]), mask))]
-
-        (total,) = row_sums(builder, vector, M, 1, add)
+        total = plain_sums(builder, vector, rows, M)
         vector.store(total, builder.gep(data(context, builder, kinds[5], totals), [at]), vector.below(n_rows))
         return context.get_dummy_value()
 
