@@ -7,9 +7,10 @@ examples in another order. No mark is needed: trials are repeats where their par
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from caviar.errors import TrialNotFound
 from caviar.records import Params, StudySpec, Trial, TrialState
 from caviar.storage.base import Storage
 
@@ -95,6 +96,37 @@ def retests(spec: StudySpec, trials: Sequence[Trial], repeats: Mapping[int, Sequ
         return retest.n_failed, float("inf") if retest.mean is None else sign * retest.mean
 
     return sorted(found, key=rank)
+
+
+def retest_study(
+    storage: Storage,
+    spec: StudySpec,
+    n_best: int,
+    n_times: int,
+    train: Callable[[Callable[[], tuple[set[int], list[Trial]]]], None],
+) -> list[Retest]:
+    """Have the best trials trained again until each has been so `n_times`. See :meth:`caviar.Study.retest`.
+
+    Args:
+        storage: the trial database.
+        spec: of the study.
+        n_best, n_times: as there.
+        train: trains what it is told when it asks, once nobody else writes the study.
+    """
+
+    def look() -> tuple[list[Trial], dict[int, list[Trial]]]:
+        chosen = first_trials(storage, spec)[:n_best]
+        return chosen, repeats_of(storage, spec.name, chosen)
+
+    chosen, repeats = look()
+    if not chosen:
+        raise TrialNotFound(
+            f"study {spec.name!r} has no COMPLETE trial that a sweep trained, to test it again; sweep it first"
+        )
+    if any(unfinished_repeats(chosen, repeats, n_times)):
+        train(lambda: unfinished_repeats(*look(), n_times))
+        chosen, repeats = look()
+    return retests(spec, chosen, repeats)
 
 
 def _untended(storage: Storage, study: str, where: str) -> Iterable[Trial]:

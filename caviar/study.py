@@ -23,7 +23,7 @@ from caviar.records import (
     Trial,
     TrialState,
 )
-from caviar.repeats import Retest, first_trials, repeats_of, retests, unfinished_repeats
+from caviar.repeats import Retest, retest_study
 from caviar.space import SearchSpace
 from caviar.storage import Storage
 from caviar.study_settings import (
@@ -206,21 +206,10 @@ class Study:
             raise SettingsError(f"best and times must be at least 1, found {n_best} and {n_times}")
         check_workers(n_workers)
 
-        def look() -> tuple[list[Trial], dict[int, list[Trial]]]:
-            chosen = first_trials(self.storage, self.spec)[:n_best]
-            return chosen, repeats_of(self.storage, self.name, chosen)
+        def train(plan: PlanRepeats) -> None:
+            self._sweep(None, n_workers, address, on_progress, is_interrupted, plan)
 
-        chosen, repeats = look()
-        if not chosen:
-            raise TrialNotFound(
-                f"study {self.name!r} has no COMPLETE trial that a sweep trained, to test it again; sweep it first"
-            )
-        if any(unfinished_repeats(chosen, repeats, n_times)):  # asked again once nobody else writes the study
-            self._sweep(
-                None, n_workers, address, on_progress, is_interrupted, lambda: unfinished_repeats(*look(), n_times)
-            )
-            chosen, repeats = look()
-        return retests(self.spec, chosen, repeats)
+        return retest_study(self.storage, self.spec, n_best, n_times, train)
 
     def refine(self, n_best: int | None = None, *, keep: bool = True) -> Refinement:
         """Narrow the space to where the best trials lie: coarse to fine.
