@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from caviar.errors import SettingsError
 from caviar.records import StudySpec, TrialState
-from caviar.repeats import first_trials
+from caviar.repeats import first_trials, untended_trials
 from caviar.search.refine import Narrowing, Refinement, contains, could_draw, refine
 from caviar.space import SearchSpace
 from caviar.storage.base import Storage
@@ -20,8 +20,9 @@ def refine_study(storage: Storage, spec: StudySpec, n_best: int | None) -> Refin
     space = SearchSpace.from_dict(spec.space)
     versions = enumerate(map(SearchSpace.from_dict, storage.spaces(spec.name)), start=1)
     wide = {version for version, earlier in versions if contains(earlier, space)}
-    trials = first_trials(storage, spec, worse=True)
-    drawn = [t for t in trials if t.space_version in wide and could_draw(space, t.params)]
+    trials = first_trials(untended_trials(storage, spec.name), spec, worse=True)
+    domains = dict(space)
+    drawn = [t for t in trials if t.space_version in wide and could_draw(domains, t.params)]
     complete, pruned, diverged = (
         [trial.params for trial in drawn if trial.state is state]
         for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

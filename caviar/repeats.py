@@ -6,11 +6,13 @@ examples in another order. No mark is needed: trials are repeats where their par
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caviar.errors import TrialNotFound
+from caviar.execution.halving import is_telling
 from caviar.records import Params, StudySpec, Trial, TrialState
 from caviar.storage.base import Storage
 
@@ -40,28 +42,37 @@ class Retest:
         return sum(t.state is TrialState.FAIL for t in self.repeats)
 
 
-def first_trials(storage: Storage, spec: StudySpec, *, worse: bool = False) -> list[Trial]:
-    """Return the COMPLETE trials of a study, best first; of several with the same params the first.
+def untended_trials(storage: Storage, study: str) -> list[Trial]:
+    """Return the trials that began with their params and were left to themselves, in order of number."""
+    babysat = {session.number for session in storage.sessions.all(study)}
+    pages = storage.pages(study, where="parent is null")
+    return [trial for trial in itertools.chain.from_iterable(pages) if trial.number not in babysat]
 
-    Babysat ones are left out, as what was done to them is not in their params.
+
+def first_trials(trials: Iterable[Trial], spec: StudySpec, *, worse: bool = False) -> list[Trial]:
+    """Return the COMPLETE ones of some trials, best first; of several with the same params the first.
 
     Args:
-        storage: the trial database.
+        trials: of one study, in order of number.
         spec: of the study.
         worse: return those that diverged or were pruned for being behind, too, after the others.
     """
-    where = "state = 'COMPLETE' and value is not null" + (" or reason in ('diverged', 'behind')" if worse else "")
     found: dict[object, Trial] = {}
-    for trial in _untended(storage, spec.name, where):
-        found.setdefault(params_key(trial.params), trial)
+    for trial in trials:
+        is_complete = trial.state is TrialState.COMPLETE
+        if trial.value is not None if is_complete else worse and is_telling(trial):
+            found.setdefault(params_key(trial.params), trial)
     return sorted(found.values(), key=spec.rank)
 
 
-def repeats_of(storage: Storage, study: str, trials: Sequence[Trial]) -> dict[int, list[Trial]]:
-    """Return the later trials with the params of each, by its number: in any state, of its version of the space."""
-    numbers = {(trial.space_version, params_key(trial.params)): trial.number for trial in trials}
-    found: dict[int, list[Trial]] = {trial.number: [] for trial in trials}
-    for trial in _untended(storage, study, f"number > {min(found, default=0)}"):
+def repeats_of(chosen: Sequence[Trial], trials: Iterable[Trial]) -> dict[int, list[Trial]]:
+    """Return those of some trials that came after each chosen one with its params, by the number of that.
+
+    They are in any state, and of its version of the space.
+    """
+    numbers = {(trial.space_version, params_key(trial.params)): trial.number for trial in chosen}
+    found: dict[int, list[Trial]] = {trial.number: [] for trial in chosen}
+    for trial in trials:
         number = numbers.get((trial.space_version, params_key(trial.params)))
         if number is not None and trial.number > number:
             found[number].append(trial)
@@ -115,8 +126,9 @@ def retest_study(
     """
 
     def look() -> tuple[list[Trial], dict[int, list[Trial]]]:
-        chosen = first_trials(storage, spec)[:n_best]
-        return chosen, repeats_of(storage, spec.name, chosen)
+        trials = untended_trials(storage, spec.name)
+        chosen = first_trials(trials, spec)[:n_best]
+        return chosen, repeats_of(chosen, trials)
 
     chosen, repeats = look()
     if not chosen:
@@ -127,13 +139,6 @@ def retest_study(
         train(lambda: unfinished_repeats(*look(), n_times))
         chosen, repeats = look()
     return retests(spec, chosen, repeats)
-
-
-def _untended(storage: Storage, study: str, where: str) -> Iterable[Trial]:
-    """Return trials that began with their params and were left to themselves, in order of number."""
-    babysat = {session.number for session in storage.sessions.all(study)}
-    for page in storage.pages(study, where=f"parent is null and ({where})"):
-        yield from (trial for trial in page if trial.number not in babysat)
 
 
 def params_key(params: Params) -> object:

@@ -82,12 +82,16 @@ def _plain_param(name: str, value: Any) -> Any:
 
 def decode_params(text: str) -> dict[str, Any]:
     """Return the params that `encode_params` wrote."""
-    params: dict[str, Any] = json.loads(text)
-    if EXACT in text:
-        for name, value in params.items():
-            if isinstance(value, dict):
-                params[name] = json.loads(value[EXACT])
-    return params
+    return decode_all_params([text])[0]
+
+
+def decode_all_params(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the params of many trials."""
+    decoded: list[dict[str, Any]] = join_json(texts)
+    for text, params in zip(texts, decoded, strict=True):
+        if EXACT in text:
+            params.update({name: json.loads(value[EXACT]) for name, value in params.items() if isinstance(value, dict)})
+    return decoded
 
 
 def _plain_metric(name: str, value: Any) -> float | str:
@@ -115,7 +119,12 @@ def encode_metrics(metrics: Mapping[str, float]) -> str:
 
 def decode_metrics(text: str) -> dict[str, float]:
     """Return the metrics that `encode_metrics` wrote."""
-    return {name: float(value) for name, value in json.loads(text).items()}
+    return decode_all_metrics([text])[0]
+
+
+def decode_all_metrics(texts: Sequence[str]) -> list[dict[str, float]]:
+    """Return the metrics of many trials."""
+    return [{name: float(value) for name, value in metrics.items()} for metrics in join_json(texts)]
 
 
 def encode_report_rows(names: Sequence[str], values: np.ndarray) -> list[str]:

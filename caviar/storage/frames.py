@@ -61,9 +61,7 @@ def make_frame(rows: Sequence[Sequence[Any]], params: Sequence[str], metrics: Se
     param_columns, metric_columns = column_names(params, metrics)
     with _no_garbage():
         texts = by_column[len(PLAIN)]
-        parsed = codec.join_json(texts)
-        if any(codec.EXACT in text for text in texts):
-            parsed = [codec.decode_params(text) for text in texts]
+        parsed = codec.decode_all_params(texts)
         for column_name, name in zip(param_columns, params, strict=True):
             values = [one.get(name) for one in parsed]
             data[column_name] = pd.Series(values, dtype=None if values and _is_uniform(values) else object)

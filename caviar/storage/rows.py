@@ -29,7 +29,7 @@ WRITTEN_TYPES = (
     "bigint", "float8", "timestamptz", "timestamptz", "text", "bigint", "bigint", "text", "text", "text",
 )  # fmt: skip
 
-#: Columns of `trials` that make a record, in the order of `trial_from_row`.
+#: Columns of `trials` that make a record, in the order of `trials_from_rows`.
 READ = (
     "number", "state", "params", "value", "metrics", "epoch", "seconds", "started_at", "finished_at", "parent",
     "parent_epoch", "reason", "error", "traceback", "worker", "space_version",
@@ -87,27 +87,32 @@ def trial_row(trial: Trial, study_id: int, metric: str, parent_id: int | None) -
         raise StorageError(f"trial {trial.name!r} cannot be stored: {reason}") from error
 
 
-def trial_from_row(row: Sequence[Any], study: str) -> Trial:
-    """Return the record of a row of the columns `READ`."""
-    return Trial(
-        study=study,
-        number=row[0],
-        state=_STATES[row[1]],
-        params=codec.decode_params(row[2]),
-        value=row[3],
-        metrics=codec.decode_metrics(row[4]),
-        epoch=row[5],
-        seconds=row[6],
-        started_at=time_from_db(row[7]),
-        finished_at=time_from_db(row[8]),
-        parent=codec.decode_text(row[9]),
-        parent_epoch=row[10],
-        reason=codec.decode_text(row[11]),
-        error=codec.decode_text(row[12]),
-        traceback=codec.decode_text(row[13]),
-        worker=codec.decode_text(row[14]),
-        space_version=row[15],
-    )
+def trials_from_rows(found: Sequence[Sequence[Any]], study: str) -> list[Trial]:
+    """Return the records of rows of the columns `READ`."""
+    params = codec.decode_all_params([row[2] for row in found])
+    metrics = codec.decode_all_metrics([row[4] for row in found])
+    return [
+        Trial(
+            study=study,
+            number=row[0],
+            state=_STATES[row[1]],
+            params=params[index],
+            value=row[3],
+            metrics=metrics[index],
+            epoch=row[5],
+            seconds=row[6],
+            started_at=time_from_db(row[7]),
+            finished_at=time_from_db(row[8]),
+            parent=codec.decode_text(row[9]),
+            parent_epoch=row[10],
+            reason=codec.decode_text(row[11]),
+            error=codec.decode_text(row[12]),
+            traceback=codec.decode_text(row[13]),
+            worker=codec.decode_text(row[14]),
+            space_version=row[15],
+        )
+        for index, row in enumerate(found)
+    ]
 
 
 def check_number(number: Any) -> int:

@@ -159,7 +159,7 @@ class SqlStorage(Storage):
                 ).fetchone()
             if row is None:
                 raise TrialNotFound(self._no_trial(connection, key, number))
-            return rows.trial_from_row(row, study)
+            return rows.trials_from_rows([row], study)[0]
 
         return self._db.read(f"read trial {number} of {study!r}", work)
 
@@ -174,13 +174,13 @@ class SqlStorage(Storage):
             found = queries.find(
                 connection, key.id, self._filters(connection, key), where=where, sort=sort, limit=limit
             )
-            return [rows.trial_from_row(row, study) for row in found]
+            return rows.trials_from_rows(found, study)
 
         return self._db.read(f"read trials of {study!r}", work)
 
     def pages(self, study: str, *, where: str | None = None, size: int = 10_000) -> Iterator[list[Trial]]:
         for found, _ in self._pages(study, where, size, rows.READ):
-            yield [rows.trial_from_row(row, study) for row in found]
+            yield rows.trials_from_rows(found, study)
 
     def frame_pages(self, study: str, *, where: str | None = None, size: int = 10_000) -> Iterator[pd.DataFrame]:
         names: tuple[list[str], list[str]] | None = None

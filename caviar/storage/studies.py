@@ -111,4 +111,4 @@ def best_trial(connection: Connection, key: StudyKey) -> Trial | None:
         f"SELECT {_READ_SQL} FROM trials WHERE {complete} AND value = (SELECT value FROM trials WHERE {complete} "
         f"AND value IS NOT NULL ORDER BY value {order} LIMIT 1) ORDER BY tie ASC NULLS LAST, number LIMIT 1"
     ).fetchone()
-    return None if row is None else rows.trial_from_row(row, key.name)
+    return None if row is None else rows.trials_from_rows([row], key.name)[0]

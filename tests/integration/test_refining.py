@@ -10,7 +10,7 @@ import pytest
 
 from caviar.errors import SettingsError, StudyBusy
 from caviar.records import Direction, Trial, TrialState
-from caviar.repeats import first_trials
+from caviar.repeats import first_trials, untended_trials
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage
 from caviar.study import Study, create_study, load_study
@@ -131,7 +131,7 @@ def test_ties_are_broken_as_those_of_the_best_trial_are(storage: Storage) -> Non
     assert [trial.number for trial in ranked] == [2, 5, 4, 1, 0, 3]
     best = study.best_trial
     assert best is not None and best.number == 2
-    assert [trial.number for trial in first_trials(storage, study.spec)] == [2, 0]
+    assert [trial.number for trial in first_trials(untended_trials(storage, study.name), study.spec)] == [2, 0]
 
 
 def test_a_handle_that_is_older_than_the_space_draws_from_the_space(storage: Storage) -> None:
