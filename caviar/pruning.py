@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from caviar.errors import SettingsError
 from caviar.execution.base import Bar
-from caviar.execution.halving import Halving, is_telling
+from caviar.execution.halving import Halving
 from caviar.numbering import Numbers
 from caviar.records import Reports, StudySpec, Trial, TrialState
 from caviar.repeats import params_key
@@ -72,7 +72,7 @@ class Pruning:
             return  # made through Optuna
         if reports is not None:
             halving.see(trial.number, reports)
-        if is_telling(trial) and halving.lacks(trial):
+        if trial.is_telling and halving.lacks(trial):
             raise SettingsError(
                 f"study {trial.study!r} ends trials early by what earlier ones reported, and {trial.name} has no "
                 "reports, as after an import from CSV; export it as JSONL or Parquet, and import that"

@@ -138,6 +138,11 @@ class Trial:
         """`STUDY/NUMBER`, the trial's name everywhere."""
         return f"{self.study}/{self.number}"
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether it has ended and says how good its params are: not if it was stopped or lost, or raised."""
+        return self.state is TrialState.COMPLETE or self.reason in (Reason.DIVERGED, Reason.BEHIND)
+
 
 @dataclass(frozen=True, slots=True)
 class Reports:

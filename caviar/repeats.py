@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caviar.errors import TrialNotFound
-from caviar.execution.halving import is_telling
 from caviar.records import Params, StudySpec, Trial, TrialState
 from caviar.storage.base import Storage
 
@@ -60,7 +59,7 @@ def first_trials(trials: Iterable[Trial], spec: StudySpec, *, worse: bool = Fals
     found: dict[object, Trial] = {}
     for trial in trials:
         is_complete = trial.state is TrialState.COMPLETE
-        if trial.value is not None if is_complete else worse and is_telling(trial):
+        if trial.value is not None if is_complete else worse and trial.is_telling:
             found.setdefault(params_key(trial.params), trial)
     return sorted(found.values(), key=spec.rank)
 

@@ -18,7 +18,7 @@ import math
 from array import array
 
 from caviar.execution.base import Bar
-from caviar.records import Direction, Reason, Reports, Trial, TrialState
+from caviar.records import Direction, Reports, Trial
 
 #: One trial in so many goes on at each rung.
 SHARE = 3
@@ -42,11 +42,6 @@ def _part(n: int, power: int) -> int:
     for _ in range(power):
         n = math.ceil(n / SHARE)
     return n
-
-
-def is_telling(trial: Trial) -> bool:
-    """Return whether a trial that has ended says how good its params are: not if it was stopped or lost, or raised."""
-    return trial.state is TrialState.COMPLETE or trial.reason in (Reason.DIVERGED, Reason.BEHIND)
 
 
 class Halving:
@@ -107,7 +102,7 @@ class Halving:
     def tell(self, trial: Trial) -> None:
         """Note that a trial has ended; one that diverged, or ended early, came no further and counts as worse."""
         reached = self._under_way.pop(trial.number, {})
-        if not is_telling(trial):
+        if not trial.is_telling:
             return
         self._n_ended += 1
         for rung, value in reached.items():
