@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from caviar.execution.base import TrialOutcome, TrialTask
@@ -47,15 +48,17 @@ def trial_after(
     )
 
 
-def lost_trial(spec: StudySpec, task: TrialTask, why: str, space_version: int) -> Trial:
-    """Return a trial whose worker died, each time it was tried."""
-    return Trial(
-        study=spec.name,
-        number=task.number,
-        state=TrialState.FAIL,
-        params=task.params,
-        finished_at=datetime.now(UTC),
-        reason=Reason.LOST,
-        error=why,
-        space_version=space_version,
+def lost_trial(spec: StudySpec, task: TrialTask, why: str, earlier: Trial | None, space_version: int) -> Trial:
+    """Return a trial whose worker died, each time it was tried.
+
+    Args:
+        spec: of the study.
+        task: what was to be done.
+        why: one line.
+        earlier: the trial as it stood before, where earlier slices have trained it.
+        space_version: that its params were drawn from.
+    """
+    before = earlier or Trial(
+        study=spec.name, number=task.number, state=TrialState.WAITING, params=task.params, space_version=space_version
     )
+    return replace(before, state=TrialState.FAIL, finished_at=datetime.now(UTC), reason=Reason.LOST, error=why)

@@ -124,11 +124,11 @@ class Pruning:
             if halving is not None:
                 halving.tell(trial)
 
-    def drop(self, trial: Trial) -> None:
-        """Forget a trial that panda mode goes on with."""
-        halving = self._of(trial.number, trial.space_version)
+    def drop(self, number: int, version: int) -> None:
+        """Forget a trial, of a version of the space, that panda mode goes on with, or that was lost."""
+        halving = self._of(number, version)
         if halving is not None:
-            halving.drop(trial.number)
+            halving.drop(number)
 
     def _of(self, number: int, version: int) -> Halving | None:
         return None if number in self._repeats else self._halvings.get(version)

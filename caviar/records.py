@@ -263,6 +263,11 @@ class Intervention:
     asked_at: datetime | None = None
     applied_at: datetime | None = None
 
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return int(self.trial.rpartition("/")[2])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredCheckpoint:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from caviar.errors import CheckpointError, ExecutorError, PandaBusy, SliceLost, StorageUnreachable, SweepBroken
+from caviar.errors import ExecutorError, SliceLost, SweepBroken
 from caviar.execution.base import Bar, Executor, Job, Slice, TrialOutcome, TrialTask
 from caviar.execution.breaker import Breaker
 from caviar.execution.forecast import Forecast
 from caviar.execution.planner import SPARE_SLICE_S, Planner
+from caviar.execution.pool import Pool
+from caviar.handing_over import Handed, HandOver, Requests
 from caviar.ledger import Ledger
 from caviar.numbering import Numbers
 from caviar.outcomes import is_partial, lost_trial, trial_after
@@ -21,7 +22,6 @@ from caviar.recorder import Recorder
 from caviar.records import (
     Intervention,
     Params,
-    Status,
     StudySpec,
     SweepProgress,
     SweepResult,
@@ -32,10 +32,9 @@ from caviar.records import (
 from caviar.search.sampler import TrialSampler
 from caviar.space import SearchSpace
 from caviar.storage.base import Storage
-from caviar.storage.holder import is_dead, new_holder
+from caviar.storage.holder import new_holder
 from caviar.storage.spool import DEFAULT_FOLDER, Spool
 from caviar.training.dataset import Dataset
-from caviar.training.state import TrainState
 
 #: Trials sampled and added to the database at a time: memory stays flat however many there are to be. The first are
 #: few, so that no worker waits while many are drawn.
@@ -44,17 +43,12 @@ _FIRST_BLOCK = 32
 #: Slices submitted for each worker: one that trains and one that waits, so that no worker does.
 _SLICES_PER_WORKER = 2
 _POLL_S = 0.2
-#: How often the coordinator looks whether somebody wants to babysit one of its trials.
-_LOOK_S = 0.25
 #: Fewer trials do not tell how long the rest take.
 _TELLING_TRIALS = 3
 
 
 #: Returns which unfinished trials to train, by number, and trials whose params are to be trained under new numbers.
 PlanRepeats = Callable[[], tuple[Container[int], Sequence[Trial]]]
-
-#: Makes a trial a babysat one: the trial as it stands, its state (None: untrained), and the request for it.
-HandOver = Callable[[Trial, TrainState | None, Intervention], None]
 
 
 def sweep(
@@ -115,14 +109,14 @@ class _Sweep:
     ) -> None:
         self.storage, self.recorder, self.spec, self.data, self.executor = storage, recorder, spec, data, executor
         self.n_trials = n_trials
-        self.on_progress, self.is_interrupted, self.hand_over = on_progress, is_interrupted, hand_over
+        self.on_progress, self.is_interrupted = on_progress, is_interrupted
         self.sampler = TrialSampler(SearchSpace.from_dict(spec.space), spec.seed)
         self.planner = Planner(data)
         self.left: list[Trial] = []  # of an earlier sweep, to be trained once the pruning lets them
-        self.pool: list[TrialTask] = []  # cheapest first
+        self.pool = Pool(self.planner.cost)
         self.begun: dict[int, TrialResult] = {}  # trials that are trained in several slices, as they last stood
-        self.wanted: dict[int, Intervention] = {}  # trials that are asked for and being trained
-        self.looked_at = 0.0
+        self.requests = Requests(storage, spec.name, recorder, hand_over)
+        self.in_doubt: dict[int, TrialTask] = {}  # trials of which it is not known whether they were handed over
         self.space_versions: dict[int, int] = {}  # of the trials in the pool and in the jobs
         self.jobs: dict[Job, None] = {}
         self.started_at = time.monotonic()
@@ -152,7 +146,7 @@ class _Sweep:
             while not self.is_interrupted():
                 self.ledger.count_workers(self.executor.n_workers)
                 self._submit()
-                if not self.jobs and self.recorder.has_room:
+                if not self.jobs and not self.in_doubt and self.recorder.has_room:
                     break
                 self._collect()
                 self._sample_ahead()
@@ -267,9 +261,7 @@ class _Sweep:
             for trial in trials
         ]
         self.forecast.plan(tasks)
-        self.pool += tasks
-        # take() takes from the end: trials that are begun, then the longest, of equal cost the first number
-        self.pool.sort(key=lambda task: (task.state is not None, self.planner.cost(task), -task.number))
+        self.pool.add(tasks)
 
     def _submit(self) -> None:
         n_workers = self.executor.n_workers
@@ -326,11 +318,11 @@ class _Sweep:
         self.begun[task.number] = TrialResult(trial=trial)
         self.recorder.record(TrialResult(trial=trial, reports=outcome.reports))
         going_on = replace(task, state=outcome.train_state, until=self.spec.epochs, keep_state=False)
-        asked = self.wanted.pop(task.number, None)
+        asked = self.requests.take_up(task.number)
         if asked is not None:
             self._give_away(going_on, asked)
         else:
-            self.pool.append(going_on)  # at the end, before any that is not begun: the fewer states are kept
+            self.pool.put_last(going_on)
 
     def _retry_alone(self, slice: Slice, lost: SliceLost) -> None:
         """One trial may have killed the worker: give each of the others a worker without it."""
@@ -340,9 +332,9 @@ class _Sweep:
             return
         task = slice.tasks[0]
         self.forecast.do(slice.tasks)
-        trial = lost_trial(self.spec, task, str(lost), self.space_versions.pop(task.number))
-        self.begun.pop(task.number, None)
-        self.pruning.drop(trial)
+        begun, version = self.begun.pop(task.number, None), self.space_versions.pop(task.number)
+        trial = lost_trial(self.spec, task, str(lost), begun.trial if begun else None, version)
+        self.pruning.drop(task.number, version)
         self._record(TrialResult(trial=trial))
 
     def _tell(self, task: TrialTask, outcome: TrialOutcome) -> None:
@@ -365,9 +357,9 @@ class _Sweep:
         self.counts[TrialState.WAITING] -= 1
         self.counts[result.trial.state] += 1
         self.n_ended_now += 1
-        asked = self.wanted.pop(result.trial.number, None)
+        asked = self.requests.take_up(result.trial.number)
         if asked is not None:
-            self._refuse(asked, f"it has ended meanwhile, as {result.trial.state}")
+            self.requests.refuse(asked, f"it has ended meanwhile, as {result.trial.state}")
         broken = self.breaker.see(result.trial)
         if broken is not None:
             self.recorder.flush()
@@ -375,36 +367,23 @@ class _Sweep:
 
     def _look_for_requests(self) -> None:
         """Give away trials that somebody wants to babysit; those that are being trained, at the end of their slice."""
-        now = time.monotonic()
-        if self.hand_over is None or now - self.looked_at < _LOOK_S or self.recorder.notice:
-            return
-        self.looked_at = now
-        try:
-            asked = self.storage.sessions.asked_of(self.spec.name, "take")
-        except StorageUnreachable:
-            return  # the recorder says so, and whoever asked waits
-        waiting = {task.number: task for task in self.pool} if asked else {}
-        left = {trial.number for trial in self.left}
-        running = {task.number for job in self.jobs for task in job.slice.tasks} if asked else set()
-        for request in asked:
-            number = int(request.trial.rpartition("/")[2])
-            if number in waiting:
-                self.pool.remove(waiting[number])
-                self._give_away(waiting[number], request)
-            elif number in running:
-                self.wanted[number] = request
-            elif number not in left:
-                self._refuse(request, "this sweep does not train it")
+        self._settle_doubts()
+        for request in self.requests.look():
+            number = request.number
+            task = self.pool.take_number(number)
+            if task is not None:
+                self._give_away(task, request)
+            elif any(number == task.number for job in self.jobs for task in job.slice.tasks):
+                self.requests.put_off(request)
+            elif number in self.numbers.babysat:
+                self.requests.refuse(request, "somebody babysits it already")
+            elif not any(number == trial.number for trial in self.left) and number not in self.in_doubt:
+                self.requests.refuse(request, "this sweep does not train it")
 
     def _give_away(self, task: TrialTask, request: Intervention) -> None:
         """Hand a trial over, or keep it where nobody waits for it any more."""
-        assert self.hand_over is not None
-        if is_dead(str(request.arguments.get("holder"))):
-            self._refuse(request, "whoever asked for it has ended")
-            self.pool.append(task)
-            return
         number = task.number
-        begun = self.begun.pop(number, None)
+        begun = self.begun.get(number)
         trial = (
             begun.trial
             if begun
@@ -416,31 +395,35 @@ class _Sweep:
                 space_version=self.space_versions[number],
             )
         )
-        self.recorder.flush()  # what was reported so far is there before it changes hands
-        message = f"taken from its sweep after epoch {trial.epoch}"
-        answer = replace(
-            request, status=Status.APPLIED, message=message, epoch=trial.epoch, applied_at=datetime.now(UTC)
-        )
-        try:
-            self.hand_over(trial, task.state, answer)
-        except (PandaBusy, CheckpointError) as error:
-            if isinstance(error, CheckpointError):  # a full disk is no reason to end; else the request was withdrawn
-                self._refuse(request, str(error))
-            self.pool.append(task)
-            if begun:
-                self.begun[number] = begun
-            return
-        del self.space_versions[number]
-        self.pruning.drop(trial)
+        handed = self.requests.give(trial, task.state, request)
+        if handed is Handed.GIVEN:
+            self._forget(task)
+        elif handed is Handed.KEPT:
+            self.pool.put_last(task)
+        else:
+            self.in_doubt[number] = task
+
+    def _settle_doubts(self) -> None:
+        """Take the trials back that may have been handed over when the database went away, and were not."""
+        for number, task in list(self.in_doubt.items()):
+            is_given = self.requests.is_given(number)
+            if is_given is None:
+                return
+            del self.in_doubt[number]
+            if is_given:
+                self._forget(task)
+            else:
+                self.pool.put_last(task)
+
+    def _forget(self, task: TrialTask) -> None:
+        """Note that a trial is panda mode's from now on."""
+        number = task.number
+        self.begun.pop(number, None)
+        self.pruning.drop(number, self.space_versions.pop(number))
         self.forecast.drop(task)
         self.numbers.babysat[number] = task.params
         self.counts[TrialState.WAITING] -= 1
         self.counts[TrialState.RUNNING] += 1
-
-    def _refuse(self, request: Intervention, why: str) -> None:
-        self.recorder.flush()
-        answer = replace(request, status=Status.REJECTED, message=why, applied_at=datetime.now(UTC))
-        self.storage.sessions.answer(answer, None)
 
     def _judge_best(self) -> None:
         """Write what the best trial gave on the test part (docs/decisions/0003)."""

@@ -27,7 +27,7 @@ HOMES = {
 #: What each part may import of caviar, besides itself; parts that are not listed may import anything.
 RECORDS = {"errors", "records"}
 MATHS = {*RECORDS, "nn"}
-SWEEPING = {"ledger", "recorder", "numbering", "pruning", "outcomes"}
+SWEEPING = {"ledger", "recorder", "numbering", "pruning", "outcomes", "handing_over"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "refining": {*MATHS, "training", "storage", "search", "space", "repeats"},
     "numbering": {"storage"},
     "outcomes": {*RECORDS, "execution"},
+    "handing_over": {*RECORDS, "recorder", "storage", "training"},
     "pruning": {*RECORDS, "execution", "storage", "repeats", "numbering"},
     "ledger": {*MATHS, "training", "execution", "storage", "space"},
     "sweep": {*MATHS, "training", "execution", "storage", "search", "space", *SWEEPING},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from caviar.execution.base import TrialTask
 from caviar.execution.halving import SHARE
+from caviar.execution.pool import Pool
 from caviar.records import Params
 from caviar.training.dataset import Dataset
 from caviar.training.hyperparameters import Hyperparameters
@@ -42,7 +43,6 @@ class Planner:
         self._ratio = 1.0
         self._measured = False
         self._per_epoch: dict[int, tuple[Params, float]] = {}  # of tasks in the pool and on their way
-        self._left = (-1, 0.0)  # the length of the pool after the last slice, and what its tasks cost
 
     def cost(self, task: TrialTask) -> float:
         """Return the estimated seconds of a task, before correction by what was measured."""
@@ -52,7 +52,7 @@ class Planner:
             self._per_epoch[task.number] = task.params, per_epoch
         return per_epoch * _epochs_to_come(task)
 
-    def seconds(self, tasks: Sequence[TrialTask]) -> float:
+    def seconds(self, tasks: Iterable[TrialTask]) -> float:
         """Return how long one worker is thought to take for some tasks."""
         return sum(map(self.cost, tasks)) * self._ratio
 
@@ -80,10 +80,8 @@ class Planner:
         self._ratio = _RATIO_WEIGHT * self._ratio + (1 - _RATIO_WEIGHT) * ratio if self._measured else ratio
         self._measured = True
 
-    def take(
-        self, pool: list[TrialTask], n_workers: int, *, n_to_come: int = 0, spare: bool = False
-    ) -> tuple[TrialTask, ...]:
-        """Remove the next slice from a pool sorted by cost, cheapest first, and return it.
+    def take(self, pool: Pool, n_workers: int, *, n_to_come: int = 0, spare: bool = False) -> tuple[TrialTask, ...]:
+        """Remove the next slice from a pool, and return it.
 
         The longest trials come first, so that they do not come last; a spare slice takes the cheapest, where these are
         short. Near the end slices shrink, so that all workers finish together; not to less than a call is worth.
@@ -94,23 +92,18 @@ class Planner:
             n_to_come: how many trials like those of the pool are yet to be put into it.
             spare: whether the slice will have to wait long for its worker.
         """
-        spare = spare and pool[0].state is None and self.seconds(pool[:1]) <= SPARE_SLICE_S
+        spare = spare and pool[0].state is None and self.seconds([pool[0]]) <= SPARE_SLICE_S
         target = SPARE_SLICE_S if spare else SLICE_S if self._measured else _FIRST_SLICE_S
         end = 0 if spare else -1
-        # added up again only where somebody else has changed the pool: it is asked for each of a thousand workers
-        length, left = self._left
-        if length != len(pool):
-            left = sum(map(self.cost, pool))
         least = _LAST_SLICE_S if self._measured else 0.0
-        all_left = left * (1 + n_to_come / len(pool)) * self._ratio
+        all_left = pool.cost * (1 + n_to_come / len(pool)) * self._ratio
         target = min(target, max(all_left / (2 * n_workers), least))
-        tasks = [pool.pop(end)]
+        tasks = [pool.take(end)]
         total = self.cost(tasks[0])
         most = len(pool) + 1 if self._measured else _FIRST_TASKS
-        while pool and len(tasks) < most and (total + self.cost(pool[end])) * self._ratio <= target:
-            tasks.append(pool.pop(end))
+        while len(pool) and len(tasks) < most and (total + self.cost(pool[end])) * self._ratio <= target:
+            tasks.append(pool.take(end))
             total += self.cost(tasks[-1])
-        self._left = (len(pool), left - total)
         return tuple(tasks)
 
     def cut(self, task: TrialTask) -> TrialTask:

@@ -205,7 +205,7 @@ def test_a_trial_that_was_taken_is_left_out_before_and_after_an_interruption(
 ) -> None:
     """Also where it is the first one of all, from whose number on generations are counted."""
     monkeypatch.setenv("CAVIAR_CHECKPOINTS", str(tmp_path))
-    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
     monkeypatch.setattr(planner, "SLICE_S", 1e-9)
     studies = [make_study(storage, name, space=space) for name in ("straight", "broken")]
     for study in studies:

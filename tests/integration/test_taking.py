@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import caviar
-from caviar.errors import PandaBusy, RequestRejected
+from caviar.errors import PandaBusy, RequestRejected, StorageUnreachable
 from caviar.execution import planner
 from caviar.records import Intervention, Status, SweepProgress, Trial, TrialState
 from caviar.storage import Storage
@@ -90,7 +90,7 @@ def test_a_trial_that_is_taken_and_left_alone_ends_as_it_would_have(
     whole = make_study(storage, "whole")
     whole.sweep(6, n_workers=0)
     monkeypatch.setattr(planner, "SLICE_S", 1e-9)
-    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
     study = make_study(storage, "taken")
     # the longest trials go first: some of the six is being trained, the last waits
 
@@ -109,7 +109,7 @@ def test_a_trial_that_is_taken_and_left_alone_ends_as_it_would_have(
 @pytest.mark.usefixtures("long_trials")
 def test_a_trial_is_handed_over_within_its_training(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The state that the sweep reached goes along: no epoch is trained twice."""
-    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
     study = make_study(storage, "s")
 
     study.sweep(4, n_workers=0, on_progress=asking_once(storage, "state = 'RUNNING' and epoch > 0"))
@@ -128,7 +128,7 @@ def test_without_room_for_its_checkpoint_a_trial_stays(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request is rejected with the reason, and the sweep goes on as if nobody had asked."""
-    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
     (tmp_path / "file").touch()
     monkeypatch.setenv("CAVIAR_CHECKPOINTS", str(tmp_path / "file" / "folder"))
     alone, study = make_study(storage, "alone"), make_study(storage, "s")
@@ -146,7 +146,7 @@ def test_without_room_for_its_checkpoint_a_trial_stays(
 @pytest.mark.usefixtures("long_trials")
 def test_an_ended_trial_is_not_handed_over(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is rejected, and says why."""
-    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
     study = make_study(storage, "s")
 
     study.sweep(2, n_workers=0)
@@ -156,6 +156,82 @@ def test_an_ended_trial_is_not_handed_over(storage: Storage, monkeypatch: pytest
     (answer,) = storage.sessions.interventions("s", 0)
     assert (answer.status, answer.message) == (Status.REJECTED, "this sweep does not train it")
     assert study.summary().counts == {TrialState.COMPLETE: 4}
+
+
+@pytest.mark.usefixtures("long_trials")
+@pytest.mark.parametrize("where", ["state = 'WAITING'", "state = 'RUNNING' and epoch > 0"])
+def test_of_two_who_ask_for_a_trial_one_gets_it(storage: Storage, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """The one that asked first, whether the trial waits or is being trained; the sweep goes on."""
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
+    study = make_study(storage, "s")
+    asked: list[Intervention] = []
+
+    def ask_twice(progress: SweepProgress) -> None:
+        if not asked:
+            wait_until(lambda: bool(storage.trials("s", where=where)))
+            name = storage.trials("s", where=where)[-1].name
+            asked.extend(storage.sessions.ask(Intervention(trial=name, token=t, kind="take")) for t in "ab")
+
+    result = study.sweep(6, n_workers=0, on_progress=ask_twice)
+
+    answers = [storage.sessions.intervention("s", asked[0].number, token) for token in "ab"]
+    assert [answer and answer.status for answer in answers] == [Status.APPLIED, Status.REJECTED]
+    assert answers[1] and answers[1].message == "somebody babysits it already"
+    assert (result.progress.n_complete, result.progress.n_babysat) == (5, 1)
+
+
+@pytest.mark.usefixtures("long_trials")
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_database_that_goes_away_in_the_middle_is_asked_again(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    """It may have been told of a trial that changed hands, or not: nobody trains one twice, and none is forgotten."""
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
+    alone, study = make_study(storage, "alone"), make_study(storage, "s")
+    alone.sweep(5, n_workers=0)
+    adopt, away = storage.sessions.adopt, []
+
+    def adopt_and_break(trial: Trial, settings: dict[str, object], **more: object) -> None:
+        if away or is_told:
+            adopt(trial, settings, **more)
+        if not away:
+            away.append(trial.number)
+            raise StorageUnreachable("the connection broke")
+
+    monkeypatch.setattr(storage.sessions, "adopt", adopt_and_break)
+
+    result = study.sweep(5, n_workers=0, on_progress=asking_once(storage, "state = 'RUNNING' and epoch > 0"))
+
+    assert (result.progress.n_complete, result.progress.n_babysat) == (4, 1)
+    assert [session.number for session in storage.sessions.all("s")] == away
+    for number in {*range(5)} - {*away}:
+        assert bits(storage, storage.get_trial("s", number)) == bits(storage, storage.get_trial("alone", number))
+    with study.panda(away[0]) as panda:
+        assert [report.epoch for report in panda][-1] == EPOCHS
+    assert bits(storage, panda.trial) == bits(storage, storage.get_trial("alone", away[0]))
+
+
+@pytest.mark.usefixtures("long_trials")
+def test_an_answer_that_cannot_be_given_is_given_later(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is away for a moment ends no sweep."""
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
+    study = make_study(storage, "s")
+    study.sweep(2, n_workers=0)
+    answer, n_tries = storage.sessions.answer, []
+
+    def answer_the_second_time(intervention: Intervention, owner: str | None) -> None:
+        n_tries.append(intervention.token)
+        if len(n_tries) == 1:
+            raise StorageUnreachable("the connection broke")
+        answer(intervention, owner)
+
+    monkeypatch.setattr(storage.sessions, "answer", answer_the_second_time)
+
+    study.sweep(5, n_workers=0, on_progress=asking_once(storage, "state = 'COMPLETE'"))
+
+    (told,) = storage.sessions.interventions("s", 0)
+    assert (told.status, told.message) == (Status.REJECTED, "this sweep does not train it")
+    assert study.summary().counts == {TrialState.COMPLETE: 5}
 
 
 def test_a_sweep_leaves_babysat_trials_alone(storage: Storage) -> None:
@@ -228,7 +304,7 @@ def test_who_stops_waiting_withdraws_the_request(storage: Storage) -> None:
 def test_a_sweep_gives_nothing_to_the_dead(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request of a process that has been killed is refused, and the sweep trains all its trials."""
     monkeypatch.setattr(planner, "SLICE_S", 1e-9)  # a trial a slice
-    monkeypatch.setattr("caviar.sweep._LOOK_S", 0.0)
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
     study = make_study(storage, "s")
     code = "from caviar.storage.holder import new_holder; print(new_holder())"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 
 from caviar.execution.base import Bar, TrialTask
 from caviar.execution.planner import SLICE_S, SPARE_SLICE_S, Planner
+from caviar.execution.pool import Pool
 from caviar.records import Direction
 from caviar.training.advance import initial_state
 from caviar.training.dataset import Dataset
 
 MakeTask = Callable[..., TrialTask]
+
+
+def pool_of(planner: Planner, tasks: Iterable[TrialTask]) -> Pool:
+    """Return a pool of some tasks."""
+    pool = Pool(planner.cost)
+    pool.add([*tasks])
+    return pool
 
 
 @pytest.mark.parametrize(
@@ -76,10 +84,10 @@ def test_each_task_is_taken_once(
     planner = Planner(data)
     planner.learn((make_task(),), seconds)
     tasks = [make_task(number, {"hidden_units": size}) for number, size in enumerate(sizes)]
-    pool = sorted(tasks, key=planner.cost)
+    pool = pool_of(planner, tasks)
 
     taken: list[TrialTask] = []
-    while pool:
+    while len(pool):
         slice = planner.take(pool, n_workers)
         assert slice
         taken += slice
@@ -96,15 +104,15 @@ def test_a_slice_is_about_a_second_of_what_was_measured(data: Dataset, make_task
     slow.learn((make_task(),), 5 * SLICE_S)
     pool = [make_task(number) for number in range(1000)]
 
-    assert len(quick.take(list(pool), 1)) in (9, 10)  # the sum of ten tenths may exceed 1 by a bit
-    assert len(slow.take(list(pool), 1)) == 1
+    assert len(quick.take(pool_of(quick, pool), 1)) in (9, 10)  # the sum of ten tenths may exceed 1 by a bit
+    assert len(slow.take(pool_of(slow, pool), 1)) == 1
 
 
 def test_slices_shrink_towards_the_end(data: Dataset, make_task: MakeTask) -> None:
     """What is left is shared so that no worker gets more than half of its part at once."""
     planner = Planner(data)
     planner.learn((make_task(),), 0.01)
-    pool = [make_task(number) for number in range(32)]
+    pool = pool_of(planner, [make_task(number) for number in range(32)])
 
     first, second = len(planner.take(pool, 2)), len(planner.take(pool, 2))
 
@@ -119,8 +127,8 @@ def test_the_last_slices_are_worth_a_call(data: Dataset, make_task: MakeTask) ->
     measured.learn((make_task(),), 1e-4)
     pool = [make_task(number) for number in range(12)]
 
-    assert len(measured.take(list(pool), 2)) == 12
-    assert len(planner.take(list(pool), 2)) <= 3
+    assert len(measured.take(pool_of(measured, pool), 2)) == 12
+    assert len(planner.take(pool_of(planner, pool), 2)) <= 3
 
 
 def test_the_first_slices_are_short(data: Dataset, make_task: MakeTask) -> None:
@@ -129,7 +137,7 @@ def test_the_first_slices_are_short(data: Dataset, make_task: MakeTask) -> None:
     measured.learn((make_task(),), measured.cost(make_task()))
     pool = [make_task(number) for number in range(2000)]
 
-    assert len(planner.take(list(pool), 1)) < len(measured.take(list(pool), 1))
+    assert len(planner.take(pool_of(planner, pool), 1)) < len(measured.take(pool_of(measured, pool), 1))
 
 
 def test_what_was_measured_is_weighed_with_what_was_known(data: Dataset, make_task: MakeTask) -> None:
@@ -139,7 +147,7 @@ def test_what_was_measured_is_weighed_with_what_was_known(data: Dataset, make_ta
     planner.learn((task,), 0.2)
     planner.learn((task,), 0.0)
     planner.learn((make_task(0, {"width": 3}),), 9.0)
-    pool = [make_task(number) for number in range(1000)]
+    pool = pool_of(planner, [make_task(number) for number in range(1000)])
 
     # 0.7 * 0.1 + 0.3 * 0.2 = 0.13 s each
     assert len(planner.take(pool, 1)) == 7
@@ -149,7 +157,7 @@ def test_what_was_measured_is_weighed_with_what_was_known(data: Dataset, make_ta
 def test_many_short_trials_are_shared(data: Dataset, make_task: MakeTask, n_tasks: int) -> None:
     """However many there are, the first slice leaves work to the other workers."""
     planner = Planner(data)
-    pool = [make_task(number) for number in range(n_tasks)]
+    pool = pool_of(planner, [make_task(number) for number in range(n_tasks)])
     planner.learn((pool[0],), 0.9 * SLICE_S / n_tasks)
 
     assert 1 <= len(planner.take(pool, 2)) <= n_tasks / 4
@@ -158,7 +166,7 @@ def test_many_short_trials_are_shared(data: Dataset, make_task: MakeTask, n_task
 def test_a_spare_slice_is_short_and_takes_the_cheapest(data: Dataset, make_task: MakeTask) -> None:
     """It holds no more than bridges the time until the next, or one trial, and leaves the longest to the others."""
     planner = Planner(data)
-    pool = sorted((make_task(n, {"hidden_units": 4 + n}) for n in range(200)), key=planner.cost)
+    pool = pool_of(planner, [make_task(n, {"hidden_units": 4 + n}) for n in range(200)])
     order = [task.number for task in pool]
     planner.learn((pool[100],), 0.01)
 
@@ -177,9 +185,9 @@ def test_where_no_trial_is_short_no_slice_is_spare(data: Dataset, make_task: Mak
     state = initial_state(pool[3].key, pool[3].params, data)
     begun = replace(pool[3], number=99, state=replace(state, epoch=1))
 
-    assert planner.take([*pool], 2, spare=True) == planner.take([*pool], 2)
-    assert planner.take([*pool, begun], 2, spare=True)[0] == begun
-    assert planner.take([begun], 2, spare=True) == (begun,)
+    assert planner.take(pool_of(planner, pool), 2, spare=True) == planner.take(pool_of(planner, pool), 2)
+    assert planner.take(pool_of(planner, [*pool, begun]), 2, spare=True)[0] == begun
+    assert planner.take(pool_of(planner, [begun]), 2, spare=True) == (begun,)
 
 
 def test_trials_that_are_yet_to_come_keep_slices_long(data: Dataset, make_task: MakeTask) -> None:
@@ -188,5 +196,5 @@ def test_trials_that_are_yet_to_come_keep_slices_long(data: Dataset, make_task: 
     pool = [make_task(number) for number in range(300)]
     planner.learn((pool[0],), 0.001)
 
-    assert len(planner.take([*pool], 2)) == 75
-    assert len(planner.take([*pool], 2, n_to_come=100_000)) == 300
+    assert len(planner.take(pool_of(planner, pool), 2)) == 75
+    assert len(planner.take(pool_of(planner, pool), 2, n_to_come=100_000)) == 300
