@@ -20,7 +20,13 @@ class Numbers:
         self._storage, self._study = storage, study
         #: Trials that panda mode has, by number, with the params that they began with.
         self.babysat = {session.number: session.start_params for session in storage.sessions.all(study)}
+        # they go on from others, so no sweep made them; an imported study may hold them without their sessions
+        children = storage.pages(study, where="parent is not null")
+        self._children = {trial.number for trial in itertools.chain.from_iterable(children)}
         self._next = self._first_free() if n_trials else 0
+
+    def _is_taken(self, number: int) -> bool:
+        return number in self.babysat or number in self._children
 
     def _first_free(self) -> int:
         """Return one more than the last number that a sweep gave to a trial."""
@@ -30,12 +36,12 @@ class Numbers:
 
     def reserve(self, n: int) -> None:
         """Keep numbers for n trials, so that whoever adds some meanwhile takes later ones."""
-        n_skipped = sum(number >= self._next for number in self.babysat)
+        n_skipped = sum(number >= self._next for number in {*self.babysat, *self._children})
         self._storage.reserve_numbers(self._study, self._next + n + n_skipped)
 
     def following(self, n: int) -> list[int]:
         """Return the next n numbers that no trial has."""
-        free = (number for number in itertools.count(self._next) if number not in self.babysat)
+        free = (number for number in itertools.count(self._next) if not self._is_taken(number))
         return list(itertools.islice(free, n))
 
     def use(self, last: int) -> None:

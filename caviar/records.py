@@ -264,6 +264,11 @@ class Intervention:
     applied_at: datetime | None = None
 
     @property
+    def study(self) -> str:
+        """The study's name."""
+        return self.trial.rpartition("/")[0]
+
+    @property
     def number(self) -> int:
         """The trial's number."""
         return int(self.trial.rpartition("/")[2])
@@ -306,6 +311,11 @@ class Session:
     owner: str | None = None
     acquired_at: datetime | None = None
     expires_at: datetime | None = None
+
+    @property
+    def study(self) -> str:
+        """The study's name."""
+        return self.trial.rpartition("/")[0]
 
     @property
     def number(self) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from caviar.bootstrap import make_storage
+from caviar.cli.arguments import split_trial_name
 from caviar.cli.formats import print_json, print_rows
 from caviar.cli.rows import CSV_COLUMNS, flat_row, run_row, study_row, trial_row
 from caviar.cli.runs import print_runs
 from caviar.cli.tables import print_table, print_values, shown, sparkline
-from caviar.errors import QueryError, SettingsError
+from caviar.errors import QueryError
 from caviar.records import Trial
 from caviar.storage import Storage
 
@@ -59,13 +60,11 @@ def print_trials(
 
 def print_study_or_trial(name: str, as_json: bool, url: str | None) -> int:
     """Print a study's state and best trial, or one trial with its curve."""
-    study, slash, number = name.rpartition("/")
-    if slash and not (number.isascii() and number.isdigit() and len(number) < 19):
-        raise SettingsError(f"a trial is named STUDY/NUMBER, found {name!r}")
+    trial = split_trial_name(name) if "/" in name else None
     storage = make_storage(url, create=False)
     try:
-        if slash:
-            _print_trial(storage, study, int(number), as_json)
+        if trial is not None:
+            _print_trial(storage, *trial, as_json)
         else:
             _print_study(storage, name, as_json)
     finally:

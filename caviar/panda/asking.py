@@ -84,8 +84,7 @@ def ask(storage: Storage, asked: Intervention, *, timeout_s: float) -> Intervent
         PandaNotRunning: nobody trains it, and nothing was asked; or it died while we waited.
         NoAnswer: it did not answer in time; the request stays.
     """
-    study, _, number = asked.trial.rpartition("/")
-    name = (study, int(number))
+    name = asked.study, asked.number
     if storage.sessions.intervention(*name, asked.token) is None:
         check_running(storage.get_trial(*name), storage.sessions.get(*name), asked.kind)
     found = storage.sessions.ask(asked)

@@ -183,9 +183,7 @@ class Nursery:
             if self.storage.sessions.withdraw(asked):
                 self.on_event(f"the request for {asked.trial} is withdrawn: its sweep keeps it")
                 return
-            answer = self.storage.sessions.intervention(
-                self.spec.name, int(asked.trial.rpartition("/")[2]), asked.token
-            )
+            answer = self.storage.sessions.intervention(self.spec.name, asked.number, asked.token)
             if answer is not None and answer.status is Status.APPLIED:
                 self.on_event(
                     f"{asked.trial} has left its sweep and waits; go on with: caviar panda start {asked.trial}"

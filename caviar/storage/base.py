@@ -77,6 +77,15 @@ class Sessions(ABC):
         """
 
     @abstractmethod
+    def restore(self, session: Session, interventions: Sequence[Intervention]) -> None:
+        """Make a trial that is there a babysat one again, in any state, with what was done to it; nobody trains it.
+
+        Args:
+            session: as `get` returned it; its lease is not restored.
+            interventions: as `interventions` returned them.
+        """
+
+    @abstractmethod
     def configure(self, study: str, number: int, settings: Mapping[str, Any]) -> None:
         """Change how a trial is babysat from its next session on; the epochs stay what they were.
 

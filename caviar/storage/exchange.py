@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from caviar.errors import CaviarError, DataError, DataNotFound, StudyMismatch
-from caviar.records import DataSpec, Direction, StudySpec, Trial, TrialResult
+from caviar.records import DataSpec, Direction, Session, Status, StudySpec, Trial, TrialResult
 from caviar.replacing import replacing
 from caviar.space import SearchSpace
 from caviar.storage import codec
 from caviar.storage.base import Storage
-from caviar.storage.plain import JSON, PLAIN, Record, from_record, to_record
+from caviar.storage.plain import JSON, PLAIN, Babysat, Record, babysat_from_record, from_record, to_record
 
-#: Version of the files.
-FORMAT = 1
+#: Version of the files. Those of the first did not hold how trials were babysat.
+FORMAT = 2
+_READABLE = (1, FORMAT)
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 _BATCH = 2_000
@@ -36,6 +37,7 @@ _BATCH = 2_000
 _WITH_REPORTS = 200
 _MARK = "caviar_export"
 _SPEC = "study_spec"
+_PANDA = "panda"
 _WHOLE = ("number", "epoch", "parent_epoch", "space_version")
 _REAL = ("value", "seconds")
 
@@ -146,9 +148,9 @@ def _header(spec: StudySpec, storage: Storage) -> Record:
 def _checked_header(header: Record | None, path: Path) -> Record:
     if not isinstance(header, dict) or _MARK not in header:
         raise DataError(f"{str(path)!r} is no export of caviar: it does not say so in its beginning")
-    if header[_MARK] != FORMAT:
+    if header[_MARK] not in _READABLE:
         raise DataError(
-            f"{str(path)!r} is an export of version {header[_MARK]!r}, this caviar reads {FORMAT}: upgrade caviar"
+            f"{str(path)!r} is an export of version {header[_MARK]!r}, this caviar reads up to {FORMAT}: upgrade caviar"
         )
     return header
 
@@ -175,15 +177,23 @@ def _trials(storage: Storage, study: str, n_trials: int) -> Iterator[Trial]:
     return islice((trial for page in storage.pages(study, size=_BATCH) for trial in page), n_trials)
 
 
-def _records(storage: Storage, study: str, n_trials: int) -> Iterator[Record]:
-    return islice(_all_records(storage, study), n_trials)
+def _records(storage: Storage, study: str, n_trials: int, *, with_reports: bool = True) -> Iterator[Record]:
+    return islice(_all_records(storage, study, with_reports), n_trials)
 
 
-def _all_records(storage: Storage, study: str) -> Iterator[Record]:
-    for page in storage.pages(study, size=_WITH_REPORTS):
-        reports = storage.reports_between(study, page[0].number, page[-1].number)
+def _all_records(storage: Storage, study: str, with_reports: bool) -> Iterator[Record]:
+    babysat = {session.number: session for session in storage.sessions.all(study)}
+    for page in storage.pages(study, size=_WITH_REPORTS if with_reports else _BATCH):
+        reports = storage.reports_between(study, page[0].number, page[-1].number) if with_reports else {}
         for trial in page:
-            yield to_record(trial, reports.get(trial.number))
+            panda = _babysat(storage, babysat[trial.number]) if trial.number in babysat else None
+            yield to_record(trial, reports.get(trial.number), panda)
+
+
+def _babysat(storage: Storage, session: Session) -> Babysat:
+    """Return a session with what was answered: a request that waits would wait for ever where it is imported."""
+    asked = storage.sessions.interventions(session.study, session.number)
+    return session, [intervention for intervention in asked if intervention.status is not Status.ASKED]
 
 
 def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header: Record) -> None:
@@ -199,14 +209,20 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
             storage.add_space(partial, space)
         old = f"{header[_SPEC]['name']}/"
         batch: list[TrialResult] = []
+        babysat: list[Babysat] = []
         for record in records:
             if (record.get("parent") or "").startswith(old):
                 record["parent"] = f"{partial}/{record['parent'].removeprefix(old)}"
             batch.append(from_record(partial, record))
+            panda = babysat_from_record(partial, record)
+            if panda is not None:
+                babysat.append(panda)
             if len(batch) == _BATCH:
                 _store_batch(storage, partial, batch)
                 batch = []
         _store_batch(storage, partial, batch)
+        for session, interventions in babysat:
+            storage.sessions.restore(session, interventions)
         n = storage.summary(partial).n_trials
         if n != header.get("trials", n):
             raise DataError(f"the file was cut: it holds {n} of {header['trials']} trials; export the study again")
@@ -269,22 +285,20 @@ def _write_csv(path: Path, header: Record, storage: Storage, study: str) -> int:
     n = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*PLAIN, *flat, _MARK, _SPEC])
-        for trial in _trials(storage, study, header["trials"]):
-            plain = {name: _text_of(trial, name) for name in PLAIN}
-            row = ["" if value is None else _cell(value) for value in plain.values()]
-            row += [_cell(trial.params[name]) if name in trial.params else "" for name in sorted(params)]
-            row += [_cell(trial.metrics[name]) if name in trial.metrics else "" for name in sorted(metrics)]
+        writer.writerow([*PLAIN, _PANDA, *flat, _MARK, _SPEC])
+        for record in _records(storage, study, header["trials"], with_reports=False):
+            row = ["" if record[name] is None else _cell(record[name]) for name in (*PLAIN, _PANDA)]
+            for scope, names, decode in (
+                ("params", params, codec.decode_params),
+                ("metrics", metrics, codec.decode_metrics),
+            ):
+                values = decode(record[scope])
+                row += [_cell(values[name]) if name in values else "" for name in sorted(names)]
             writer.writerow([*row, FORMAT, json.dumps(header) if n == 0 else ""])
             n += 1
         if n == 0:
-            writer.writerow([*[""] * (len(PLAIN) + len(flat)), FORMAT, json.dumps(header)])
+            writer.writerow([*[""] * (len(PLAIN) + 1 + len(flat)), FORMAT, json.dumps(header)])
     return n
-
-
-def _text_of(trial: Trial, name: str) -> Any:
-    value = getattr(trial, name)
-    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _cell(value: Any) -> str:
@@ -321,7 +335,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
             yield {}
             return
         flat = [name for name in columns if name.startswith(("params.", "metrics."))]
-        _refuse_unknown(columns, (*PLAIN, *flat, _MARK, _SPEC), path)
+        _refuse_unknown(columns, (*PLAIN, _PANDA, *flat, _MARK, _SPEC), path)
         for position, row in enumerate(reader):
             if position == 0:
                 header = json.loads(row[_SPEC])
@@ -331,6 +345,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
             if not row["number"]:
                 continue
             record = {name: _value(row[name]) for name in PLAIN}
+            record[_PANDA] = _value(row.get(_PANDA, ""))
             for name in _REAL:
                 record[name] = None if record[name] is None else float(record[name])
             for scope in ("params", "metrics"):

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
-from caviar.records import Reports, Trial, TrialResult, TrialState
-from caviar.storage import codec
+from caviar.records import Intervention, Reports, Session, Trial, TrialResult, TrialState
+from caviar.storage import codec, session_rows
 
 #: Fields of a trial that stand in a record as they are.
 PLAIN = (
     "number", "state", "value", "epoch", "seconds", "started_at", "finished_at", "parent", "parent_epoch", "reason",
     "error", "traceback", "worker", "space_version",
 )  # fmt: skip
-#: Fields that stand there as texts of JSON; `reports` may be None.
-JSON = ("params", "metrics", "reports")
+#: Fields that stand there as texts of JSON; `reports`, and `panda` of a trial that was never babysat, are None.
+JSON = ("params", "metrics", "reports", "panda")
 
 _REAL = ("value", "seconds")
 _MOMENTS = ("started_at", "finished_at")
+#: Of an intervention: what is JSON, and the moments.
+_NESTED = ("arguments", "before", "after", "metrics_before", "metrics_after")
+_ASKED = ("asked_at", "applied_at")
 
 Record = dict[str, Any]
 
 
-def to_record(trial: Trial, reports: Reports | None) -> Record:
+#: How a trial was babysat, and what was done to it.
+Babysat = tuple[Session, list[Intervention]]
+
+
+def to_record(trial: Trial, reports: Reports | None, babysat: Babysat | None = None) -> Record:
     """Return a trial as numbers, texts and None, under the names `PLAIN` and `JSON`."""
     record: Record = {name: getattr(trial, name) for name in PLAIN}
     record["state"] = str(trial.state)
@@ -32,6 +40,7 @@ def to_record(trial: Trial, reports: Reports | None) -> Record:
         record[name] = None if record[name] is None else record[name].isoformat()
     record["params"] = codec.encode_params(trial.params)
     record["metrics"] = codec.encode_metrics(trial.metrics)
+    record["panda"] = None if babysat is None else _panda_text(*babysat)
     record["reports"] = None
     if reports is not None and len(reports):
         rows = ",".join(codec.encode_report_rows(reports.metrics, reports.values))
@@ -67,3 +76,37 @@ def from_record(study: str, record: Mapping[str, Any]) -> TrialResult:
         values = np.array([[float(row.get(name, "NaN")) for name in names] for row in told["rows"]])
         reports = Reports(int(told["first_epoch"]), names, values)
     return TrialResult(trial=trial, reports=reports)
+
+
+def babysat_from_record(study: str, record: Mapping[str, Any]) -> Babysat | None:
+    """Return how the trial of a record was babysat, if it was, as one of a study.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is no such record.
+    """
+    if not record.get("panda"):
+        return None
+    told, name = json.loads(record["panda"]), f"{study}/{record['number']}"
+    start_params = codec.decode_params(json.dumps(told["start_params"]))
+    interventions = []
+    for plain in told["interventions"]:
+        values = dict(plain)
+        for field in _NESTED:
+            values[field] = None if plain[field] is None else json.dumps(plain[field])
+        for field in _ASKED:
+            values[field] = datetime.fromisoformat(plain[field]) if plain[field] else None
+        interventions.append(session_rows.intervention_from_row(SimpleNamespace(**values), name))
+    return Session(trial=name, start_params=start_params, settings=told["settings"]), interventions
+
+
+def _panda_text(session: Session, interventions: Iterable[Intervention]) -> str:
+    told = []
+    for intervention in interventions:
+        plain = session_rows.intervention_values(intervention)
+        for field in _NESTED:
+            plain[field] = None if plain[field] is None else json.loads(plain[field])
+        for field in _ASKED:
+            plain[field] = None if plain[field] is None else plain[field].isoformat()
+        told.append(plain)
+    start_params = json.loads(codec.encode_params(session.start_params))
+    return json.dumps({"start_params": start_params, "settings": dict(session.settings), "interventions": told})

@@ -9,23 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from caviar.errors import PandaBusy, RequestRejected, TrialNotFound
-from caviar.records import Intervention, Session, Status, StoredCheckpoint, Trial, TrialResult, TrialState
-from caviar.storage import bulk, codec, holder, leases, schema
+from caviar.records import Intervention, Params, Session, Status, StoredCheckpoint, Trial, TrialResult, TrialState
+from caviar.storage import bulk, codec, holder, leases, schema, session_rows
 from caviar.storage.base import Sessions
-from caviar.storage.types import time_from_db
 
 if TYPE_CHECKING:
     from caviar.storage.sql_storage import SqlStorage
 
 _sessions, _interventions, _checkpoints = schema.panda_sessions, schema.interventions, schema.checkpoints
 
-#: Columns of a checkpoint, in the order in which `_checkpoint` takes them.
-_LISTED = (
-    "path", "epoch", "batch", "step", "segment", "sequence", "size_bytes", "pins", "abandoned", "created_at", "id"
-)  # fmt: skip
 # what is done each epoch, made once: making a statement takes longer than running it
 _OWNER = select(_sessions.c.owner).where(_sessions.c.trial_id == bindparam("of_trial")).with_for_update()
 _ADD_CHECKPOINT = insert(_checkpoints)
@@ -54,7 +49,7 @@ class SqlSessions(Sessions):
             query = select(counts.next_number).where(counts.study_id == key.id).with_for_update()
             numbered = replace(trial, number=connection.execute(query).scalar_one())
             self._storage.insert_trials(connection, key, [numbered])
-            self._insert_session(connection, schema.trial_id(key.id, numbered.number), trial, settings)
+            self._insert_session(connection, schema.trial_id(key.id, numbered.number), trial.params, settings)
             return numbered
 
         return self._db.write(f"add a trial to {trial.study!r}", work)
@@ -82,11 +77,20 @@ class SqlSessions(Sessions):
                     raise PandaBusy(f"the request for {trial.name!r} has been answered: {asked.message}")
                 _put_intervention(connection, trial_id, answer)
             self._storage.put_results(connection, trial.study, [TrialResult(trial=trial)])
-            self._insert_session(connection, trial_id, trial, settings)
+            self._insert_session(connection, trial_id, trial.params, settings)
             if start is not None:
-                connection.execute(insert(_checkpoints).values(**_checkpoint_values(start, trial_id)))
+                connection.execute(insert(_checkpoints).values(**session_rows.checkpoint_values(start, trial_id)))
 
         self._db.write(f"adopt trial {trial.name!r}", work)
+
+    def restore(self, session: Session, interventions: Sequence[Intervention]) -> None:
+        def work(connection: Connection) -> None:
+            trial_id = self._trial_id(connection, session.study, session.number)
+            self._insert_session(connection, trial_id, session.start_params, session.settings)
+            for intervention in interventions:
+                _put_intervention(connection, trial_id, intervention)
+
+        self._db.write(f"restore the babysat trial {session.trial!r}", work)
 
     def configure(self, study: str, number: int, settings: Mapping[str, Any]) -> None:
         def work(connection: Connection) -> None:
@@ -105,7 +109,7 @@ class SqlSessions(Sessions):
         def work(connection: Connection) -> Session | None:
             trial_id = self._trial_id(connection, study, number)
             row = connection.execute(select(_sessions).where(_sessions.c.trial_id == trial_id)).first()
-            return None if row is None else _session(row, f"{study}/{number}")
+            return None if row is None else session_rows.session_from_row(row, f"{study}/{number}")
 
         return self._db.read(f"read the session of trial {number} of {study!r}", work)
 
@@ -121,7 +125,7 @@ class SqlSessions(Sessions):
             if study is not None:
                 key = self._storage.study_key(connection, study)
                 query = query.where(_sessions.c.trial_id.between(*schema.trial_ids(key.id)))
-            return [_session(row, f"{row.name}/{row.number}") for row in connection.execute(query)]
+            return [session_rows.session_from_row(row, f"{row.name}/{row.number}") for row in connection.execute(query)]
 
         return self._db.read("list the babysat trials", work)
 
@@ -196,7 +200,7 @@ class SqlSessions(Sessions):
                 return None
             # the same place of the same timeline again, after a crash, is the same state
             connection.execute(_FORGET_FILE, {"of_trial": trial_id, "of_path": checkpoint.path})
-            values = _checkpoint_values(checkpoint, trial_id)
+            values = session_rows.checkpoint_values(checkpoint, trial_id)
             added = connection.execute(_ADD_CHECKPOINT, values).inserted_primary_key
             assert added is not None  # the table has one
             return replace(checkpoint, id=added[0], created_at=values["created_at"])
@@ -204,7 +208,7 @@ class SqlSessions(Sessions):
         return self._db.write(f"write trial {trial.name!r}", work)
 
     def ask(self, intervention: Intervention) -> Intervention:
-        study, number = _split(intervention.trial)
+        study, number = intervention.study, intervention.number
         for name, text in (("id", intervention.token), ("kind", intervention.kind)):
             if not text or not codec.is_storable(text):
                 raise RequestRejected(
@@ -215,10 +219,10 @@ class SqlSessions(Sessions):
             trial_id = self._trial_id(connection, study, number)
             if connection.execute(select(schema.trials.c.id).where(schema.trials.c.id == trial_id)).first() is None:
                 raise TrialNotFound(f"study {study!r} has no trial {number}")
-            values = _intervention_values(replace(intervention, asked_at=datetime.now(UTC)), trial_id)
+            values = session_rows.intervention_values(replace(intervention, asked_at=datetime.now(UTC)))
             connection.execute(
                 bulk.insert_into(_interventions, self._db.dialect)
-                .values(**values)
+                .values(trial_id=trial_id, **values)
                 .on_conflict_do_nothing(index_elements=["trial_id", "token"])
             )
             found = _find(connection, trial_id, intervention.token, intervention.trial)
@@ -244,7 +248,7 @@ class SqlSessions(Sessions):
                 _interventions.c.trial_id == trial_id, _interventions.c.status == Status.ASKED
             )
             rows = connection.execute(query.order_by(_interventions.c.id)).all()
-            return [_intervention(row, f"{study}/{number}") for row in rows]
+            return [session_rows.intervention_from_row(row, f"{study}/{number}") for row in rows]
 
         return self._db.read(operation, work)
 
@@ -257,7 +261,7 @@ class SqlSessions(Sessions):
                 _interventions.c.status == Status.ASKED,
             )
             rows = connection.execute(query.order_by(_interventions.c.id)).all()
-            return [_intervention(row, f"{study}/{row.trial_id % schema.NUMBERS}") for row in rows]
+            return [session_rows.intervention_from_row(row, f"{study}/{row.trial_id % schema.NUMBERS}") for row in rows]
 
         return self._db.read(f"read the requests to trials of {study!r}", work)
 
@@ -269,7 +273,7 @@ class SqlSessions(Sessions):
         rollback_to: StoredCheckpoint | None = None,
         pinned: Sequence[StoredCheckpoint] = (),
     ) -> None:
-        study, number = _split(intervention.trial)
+        study, number = intervention.study, intervention.number
 
         def work(connection: Connection) -> None:
             trial_id = self._trial_id(connection, study, number)
@@ -288,7 +292,7 @@ class SqlSessions(Sessions):
         self._db.write(f"answer {intervention.kind} of trial {intervention.trial!r}", work)
 
     def withdraw(self, intervention: Intervention) -> bool:
-        study, number = _split(intervention.trial)
+        study, number = intervention.study, intervention.number
 
         def work(connection: Connection) -> bool:
             of = _interventions.c
@@ -314,26 +318,28 @@ class SqlSessions(Sessions):
             columns = _interventions.c
             query = select(_interventions).where(columns.trial_id == trial_id)
             rows = connection.execute(query.order_by(columns.sequence.asc().nulls_last(), columns.id)).all()
-            return [_intervention(row, f"{study}/{number}") for row in rows]
+            return [session_rows.intervention_from_row(row, f"{study}/{number}") for row in rows]
 
         return self._db.read(f"read the interventions of trial {number} of {study!r}", work)
 
     def checkpoints(self, study: str, number: int) -> list[StoredCheckpoint]:
         def work(connection: Connection) -> list[StoredCheckpoint]:
             trial_id = self._trial_id(connection, study, number)
-            sql = f"SELECT {', '.join(_LISTED)} FROM checkpoints WHERE trial_id = {trial_id:d} ORDER BY id"
-            return [_checkpoint(row) for row in connection.exec_driver_sql(sql)]
+            sql = f"SELECT {', '.join(session_rows.LISTED)} FROM checkpoints WHERE trial_id = {trial_id:d} ORDER BY id"
+            return [session_rows.checkpoint_from_row(row) for row in connection.exec_driver_sql(sql)]
 
         return self._db.read(f"list the checkpoints of trial {number} of {study!r}", work)
 
     def _trial_id(self, connection: Connection, study: str, number: int) -> int:
         return schema.trial_id(self._storage.study_key(connection, study).id, number)
 
-    def _insert_session(self, connection: Connection, trial_id: int, trial: Trial, settings: Mapping[str, Any]) -> None:
+    def _insert_session(
+        self, connection: Connection, trial_id: int, start_params: Params, settings: Mapping[str, Any]
+    ) -> None:
         connection.execute(
             insert(_sessions).values(
                 trial_id=trial_id,
-                start_params=codec.encode_params(trial.params),
+                start_params=codec.encode_params(start_params),
                 settings=json.dumps(dict(settings), allow_nan=False),
                 created_at=datetime.now(UTC),
             )
@@ -365,125 +371,23 @@ def _go_back(connection: Connection, trial_id: int, target: StoredCheckpoint) ->
 
 
 def _put_intervention(connection: Connection, trial_id: int, intervention: Intervention) -> None:
-    values = _intervention_values(intervention, trial_id)
+    values = session_rows.intervention_values(intervention)
     found = connection.execute(
         update(_interventions)
         .where(_interventions.c.trial_id == trial_id, _interventions.c.token == intervention.token)
         .values(**values)
     ).rowcount
     if not found:
-        connection.execute(insert(_interventions).values(**values))
+        connection.execute(insert(_interventions).values(trial_id=trial_id, **values))
 
 
 def _find(connection: Connection, trial_id: int, token: str, name: str) -> Intervention | None:
     row = connection.execute(
         select(_interventions).where(_interventions.c.trial_id == trial_id, _interventions.c.token == token)
     ).first()
-    return None if row is None else _intervention(row, name)
-
-
-def _intervention_values(intervention: Intervention, trial_id: int) -> dict[str, Any]:
-    def params(value: Mapping[str, Any] | None) -> str | None:
-        return None if value is None else codec.encode_params(value)
-
-    def metrics(value: Mapping[str, float] | None) -> str | None:
-        return None if value is None else codec.encode_metrics(value)
-
-    return {
-        "trial_id": trial_id,
-        "token": intervention.token,
-        "kind": intervention.kind,
-        "arguments": params(intervention.arguments),
-        "author": codec.encode_text(intervention.author),
-        "note": codec.encode_text(intervention.note),
-        "status": str(intervention.status),
-        "message": codec.encode_text(intervention.message),
-        "sequence": intervention.sequence,
-        "epoch": intervention.epoch,
-        "batch": intervention.batch,
-        "step": intervention.step,
-        "before": params(intervention.before),
-        "after": params(intervention.after),
-        "metrics_before": metrics(intervention.metrics_before),
-        "metrics_after": metrics(intervention.metrics_after),
-        "asked_at": intervention.asked_at or datetime.now(UTC),
-        "applied_at": intervention.applied_at,
-    }
-
-
-def _intervention(row: Row[Any], name: str) -> Intervention:
-    def params(text: str | None) -> dict[str, Any] | None:
-        return None if text is None else codec.decode_params(text)
-
-    def metrics(text: str | None) -> dict[str, float] | None:
-        return None if text is None else codec.decode_metrics(text)
-
-    return Intervention(
-        trial=name,
-        token=row.token,
-        kind=row.kind,
-        arguments=codec.decode_params(row.arguments),
-        author=codec.decode_text(row.author),
-        note=codec.decode_text(row.note),
-        status=Status(row.status),
-        message=codec.decode_text(row.message),
-        sequence=row.sequence,
-        epoch=row.epoch,
-        batch=row.batch,
-        step=row.step,
-        before=params(row.before),
-        after=params(row.after),
-        metrics_before=metrics(row.metrics_before),
-        metrics_after=metrics(row.metrics_after),
-        asked_at=row.asked_at,
-        applied_at=row.applied_at,
-    )
-
-
-def _checkpoint_values(checkpoint: StoredCheckpoint, trial_id: int) -> dict[str, Any]:
-    names = ("path", "epoch", "batch", "step", "segment", "sequence", "size_bytes", "abandoned")
-    return {
-        **{name: getattr(checkpoint, name) for name in names},
-        "trial_id": trial_id,
-        "pins": json.dumps(list(checkpoint.pins)),
-        "created_at": checkpoint.created_at or datetime.now(UTC),
-    }
-
-
-def _checkpoint(row: Sequence[Any]) -> StoredCheckpoint:
-    # a trial may have many of them: taken apart at once, which is faster than field by field
-    path, epoch, batch, step, segment, sequence, size_bytes, pins, abandoned, created_at, row_id = row
-    return StoredCheckpoint(
-        path=path,
-        epoch=epoch,
-        batch=batch,
-        step=step,
-        segment=segment,
-        sequence=sequence,
-        size_bytes=size_bytes,
-        pins=() if pins == "[]" else tuple(json.loads(pins)),
-        abandoned=bool(abandoned),
-        created_at=time_from_db(created_at),
-        id=row_id,
-    )
-
-
-def _session(row: Row[Any], name: str) -> Session:
-    return Session(
-        trial=name,
-        start_params=codec.decode_params(row.start_params),
-        settings=json.loads(row.settings),
-        owner=row.owner,
-        acquired_at=row.acquired_at,
-        expires_at=row.expires_at,
-    )
+    return None if row is None else session_rows.intervention_from_row(row, name)
 
 
 def _is_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Return whether arguments ask for the same; NaN, which will be rejected, is NaN."""
     return a.keys() == b.keys() and all(a[name] == b[name] or (a[name] != a[name] and b[name] != b[name]) for name in a)
-
-
-def _split(name: str) -> tuple[str, int]:
-    study, _, number = name.rpartition("/")
-    return study, int(number)

@@ -126,6 +126,30 @@ class SessionsContract:
         assert session is not None and session.start_params == trial.params
         assert storage.sessions.asked_of("digits", "take") == []
 
+    def test_a_session_is_restored_with_what_was_done(self, storage: Storage) -> None:
+        """As from a file: of a trial in any state, all that was asked, and no lease."""
+        trial = babysat(storage, value=0.5)
+        storage.sessions.acquire("digits", trial.number, ANNA, 60)
+        done = storage.sessions.ask(
+            request(trial, author="a\x00", note="\ud800", arguments={"learning_rate": math.nan})
+        )
+        done = replace(
+            done, status=Status.APPLIED, sequence=1, metrics_after={"val_loss": math.inf}, before={"l2": 0.0}
+        )
+        storage.sessions.answer(done, ANNA)
+        session = storage.sessions.get("digits", trial.number)
+        assert session is not None
+        storage.create_study(make_spec("copy"))
+        copy = replace(trial, study="copy")
+        storage.add_trials("copy", [copy])
+
+        storage.sessions.restore(replace(session, trial=copy.name), [replace(done, trial=copy.name)])
+
+        found = storage.sessions.get("copy", copy.number)
+        assert found == replace(session, trial=copy.name, owner=None, acquired_at=None, expires_at=None)
+        (again,) = storage.sessions.interventions("copy", copy.number)
+        assert repr(again) == repr(replace(storage.sessions.interventions("digits", 0)[0], trial=copy.name))
+
     @pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
     def test_a_finished_trial_is_not_adopted(self, storage: Storage, state: TrialState) -> None:
         """It stays as it is, and so does the request."""

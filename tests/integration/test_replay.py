@@ -15,7 +15,8 @@ from caviar.errors import CheckpointError, TrialNotFound
 from caviar.panda.resting import branch_at_rest
 from caviar.panda.session import PandaSession
 from caviar.records import Intervention, Trial
-from caviar.storage import Storage
+from caviar.storage import Storage, open_storage
+from caviar.storage.exchange import export_study, import_study
 from caviar.study import Study
 from caviar.training.checkpoint import load_checkpoint, save_checkpoint
 from caviar.training.state import TrainState
@@ -73,6 +74,24 @@ def test_a_run_trained_again_is_identical(study: Study, optimizer: str) -> None:
     assert found.difference is None
     assert (found.epoch, found.n_interventions, found.n_unreadable) == (16, 5, 0)
     assert found.n_checkpoints > 12
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_run_that_was_imported_is_gone_through_again(study: Study, tmp_path: Path, suffix: str) -> None:
+    """What was done to it is in the file: without any checkpoint it ends, and goes on, with the same bits."""
+    trial = babysit(study, eventful)
+    other = open_storage(f"sqlite:///{tmp_path / 'other.db'}")
+    export_study(study.storage, "s", tmp_path / f"s{suffix}")
+    import_study(other, tmp_path / f"s{suffix}", name="copy")
+    copy = caviar.load_study("copy", storage=other)
+
+    with copy.panda(trial.number, more_epochs=2) as there:
+        again = [report.metrics for report in there]
+    with study.panda(trial.number, more_epochs=2) as here:
+        went = [report.metrics for report in here]
+
+    assert again == went
+    assert here.trial.parent == trial.name and there.trial.parent == f"copy/{trial.number}"
 
 
 def test_a_run_whose_weights_were_altered_is_not(study: Study, tmp_path: Path) -> None:

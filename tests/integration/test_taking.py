@@ -15,6 +15,7 @@ from caviar.errors import PandaBusy, RequestRejected, StorageUnreachable
 from caviar.execution import planner
 from caviar.records import Intervention, Status, SweepProgress, Trial, TrialState
 from caviar.storage import Storage
+from caviar.storage.exchange import export_study, import_study
 from caviar.study import Study
 
 EPOCHS = 12
@@ -324,3 +325,23 @@ def test_a_sweep_gives_nothing_to_the_dead(storage: Storage, monkeypatch: pytest
     answer = storage.sessions.intervention("s", int(asked[0].trial.rpartition("/")[2]), "t")
     assert answer is not None
     assert (answer.status, answer.message) == (Status.REJECTED, "whoever asked for it has ended")
+
+
+def test_an_imported_study_with_a_branch_goes_on_as_the_original(storage: Storage, tmp_path: Path) -> None:
+    """Numbers that panda mode took stay taken, and what it steered is no trial of the space."""
+    study = make_study(storage, "s")
+    study.sweep(4, n_workers=0)
+    with study.panda(0, more_epochs=1) as child:
+        list(child)
+    with study.panda(params={"layers": 1}, epochs=1) as fresh:
+        list(fresh)
+    export_study(storage, "s", tmp_path / "s.jsonl")
+    import_study(storage, tmp_path / "s.jsonl", name="copy")
+    copy = caviar.load_study("copy", storage=storage)
+
+    for one in (study, copy):
+        one.sweep(8, n_workers=0)
+        one.retest(1, 1, n_workers=0)
+
+    assert [trial.number for trial in study.trials()] == list(range(9))
+    assert [bits(storage, trial) for trial in copy.trials()] == [bits(storage, trial) for trial in study.trials()]

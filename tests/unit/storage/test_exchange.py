@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import event, inspect
 from sqlalchemy.engine import Engine
 
 from caviar.errors import CaviarError, DataError, DataNotFound, StorageError, StudyMismatch, StudyNotFound
-from caviar.records import Reports, TrialResult, TrialState
+from caviar.records import Intervention, Reports, Status, TrialResult, TrialState
 from caviar.storage import Storage, open_storage, optuna_storage
 from caviar.storage.database import opened
 from caviar.storage.exchange import export_study, import_study
@@ -66,6 +68,56 @@ def test_a_study_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
             reports = [storage.reports("digits", a.number) for storage in (here, there)]
             assert reports[0].first_epoch == reports[1].first_epoch
             assert reports[0].values.tobytes() == reports[1].values.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_how_a_trial_was_babysat_comes_back(tmp_path: Path, suffix: str) -> None:
+    """Its params at the start, settings, and all that was answered; a request that waits is left behind."""
+    here, there = open_storage("sqlite://"), open_storage("sqlite://")
+    _fill(here)
+    born = here.sessions.create(make_trial(params={"learning_rate": 0.1, "text": 'a"\n\u2028'}), {"epochs": None})
+    for n, text in enumerate(AWKWARD_TEXTS):
+        asked = here.sessions.ask(Intervention(trial=born.name, token=f"t{n}", kind="set", note=text))
+        told = {
+            "message": text,
+            "after": {"x": AWKWARD_FLOATS[n % len(AWKWARD_FLOATS)]},
+            "metrics_before": {"m": AWKWARD_FLOATS[n % len(AWKWARD_FLOATS)]},
+        }
+        here.sessions.answer(replace(asked, status=Status.APPLIED, sequence=n + 1, **told), None)
+    here.sessions.ask(Intervention(trial=born.name, token="waits", kind="pause"))
+
+    export_study(here, "digits", tmp_path / f"x{suffix}")
+    import_study(there, tmp_path / f"x{suffix}")
+
+    assert repr(there.sessions.all()) == repr(here.sessions.all())
+    done = here.sessions.interventions("digits", born.number)[:-1]
+    assert len(done) == len(AWKWARD_TEXTS)
+    assert repr(there.sessions.interventions("digits", born.number)) == repr(done)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_file_of_the_first_version_is_read(tmp_path: Path, suffix: str) -> None:
+    """It says nothing of how trials were babysat."""
+    storage = open_storage("sqlite://")
+    fill(storage, [make_result(number) for number in range(3)])
+    path = tmp_path / f"x{suffix}"
+    export_study(storage, "digits", path)
+    if suffix == ".csv":
+        pandas.read_csv(path, dtype=str).drop(columns="panda").to_csv(path, index=False)
+        _spoil_csv(path, version="1")
+    elif suffix == ".jsonl":
+        header, *lines = path.read_text().splitlines()
+        old = [json.dumps({k: v for k, v in json.loads(line).items() if k != "panda"}) for line in lines]
+        path.write_text("\n".join([header.replace('"caviar_export": 2', '"caviar_export": 1'), *old, ""]))
+    else:
+        table = pq.read_table(path).drop_columns("panda")
+        mark = {k: v.replace(b'"caviar_export": 2', b'"caviar_export": 1') for k, v in table.schema.metadata.items()}
+        pq.write_table(table.replace_schema_metadata(mark), path)
+
+    import_study(storage, path, name="again")
+
+    assert storage.trials("again") == [replace(trial, study="again") for trial in storage.trials("digits")]
+    assert storage.sessions.all("again") == []
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
@@ -242,7 +294,7 @@ def _spoil_csv(path: Path, column: str | None = None, version: str | None = None
     ("spoil", "message"),
     [
         ({"column": "colour"}, "unknown columns 'colour' .known: number, state"),
-        ({"version": "2"}, "export of version 2, this caviar reads 1"),
+        ({"version": "3"}, "export of version 3, this caviar reads up to 2"),
     ],
 )
 def test_an_unknown_column_or_version_is_refused(tmp_path: Path, spoil: dict[str, str], message: str) -> None:
