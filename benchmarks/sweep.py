@@ -28,10 +28,10 @@ from typing import Any
 from peers import bare_trials, optuna_trials, sklearn_trial, torch_trial, tune_trials
 
 from caviar.bootstrap import make_executor
+from caviar.opening import create_study
 from caviar.search.sampler import TrialSampler
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import open_storage
-from caviar.study import create_study
 from caviar.sweep import sweep
 
 SPACE = SearchSpace(

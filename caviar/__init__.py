@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from caviar.model import Model as Model
     from caviar.model import load_model as load_model
+    from caviar.opening import create_study as create_study
+    from caviar.opening import load_study as load_study
+    from caviar.opening import studies as studies
     from caviar.space import Categorical as Categorical
     from caviar.space import Float as Float
     from caviar.space import Int as Int
     from caviar.space import SearchSpace as SearchSpace
     from caviar.study import Study as Study
-    from caviar.study import create_study as create_study
-    from caviar.study import load_study as load_study
 
 __version__ = "0.1.0"
 
@@ -28,12 +29,24 @@ _HOMES = {
     "Model": "caviar.model",
     "SearchSpace": "caviar.space",
     "Study": "caviar.study",
-    "create_study": "caviar.study",
+    "create_study": "caviar.opening",
     "load_model": "caviar.model",
-    "load_study": "caviar.study",
+    "load_study": "caviar.opening",
+    "studies": "caviar.opening",
 }
 
-__all__ = ["Categorical", "Float", "Int", "Model", "SearchSpace", "Study", "create_study", "load_model", "load_study"]
+__all__ = [
+    "Categorical",
+    "Float",
+    "Int",
+    "Model",
+    "SearchSpace",
+    "Study",
+    "create_study",
+    "load_model",
+    "load_study",
+    "studies",
+]
 
 
 def __getattr__(name: str) -> Any:

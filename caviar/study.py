@@ -1,17 +1,17 @@
-"""The handle of a study: create it, sweep it, ask for its trials."""
+"""The handle of a study: sweep it, babysit a trial of it, ask for its trials."""
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caviar.bootstrap import checkpoint_folder, make_executor, make_storage, make_sweep_executor, spool_folder
-from caviar.data import Preparation, default_source, load_prepared, resolve
-from caviar.errors import DataError, SettingsError, StudyNotFound, TrialNotFound
+from caviar.bootstrap import checkpoint_folder, make_executor, make_sweep_executor, spool_folder
+from caviar.data import NAMES, Preparation, load_prepared
+from caviar.errors import DataError, DataNotFound, SettingsError, TrialNotFound
 from caviar.nn.kernel import choose_kernel
 from caviar.records import (
     Intervention,
@@ -24,18 +24,8 @@ from caviar.records import (
     TrialState,
 )
 from caviar.repeats import Retest, retest_study
-from caviar.space import SearchSpace
 from caviar.storage import Storage
-from caviar.study_settings import (
-    check_kernel,
-    check_settings,
-    check_space,
-    check_workers,
-    found_data,
-    new_spec,
-    refuse_differences,
-    whole,
-)
+from caviar.study_settings import check_workers, whole
 from caviar.training.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -55,7 +45,8 @@ if TYPE_CHECKING:
 class Study:
     """A study in a trial database.
 
-    Make one with :func:`create_study` or :func:`load_study`. It holds no trials: each question goes to the database.
+    Make one with :func:`caviar.create_study` or :func:`caviar.load_study`. It holds no trials: each question goes to
+    the database.
     """
 
     def __init__(self, spec: StudySpec, storage: Storage, prepared: tuple[Dataset, Preparation] | None = None) -> None:
@@ -373,7 +364,15 @@ class Study:
                 raise DataError(
                     f"study {self.name!r} was made through Optuna and names no data; nothing can be trained for it here"
                 )
-            self._prepared = load_prepared(self.spec.data, self.spec.dtype)
+            try:
+                self._prepared = load_prepared(self.spec.data, self.spec.dtype)
+            except DataNotFound as error:
+                if self.spec.data.source in NAMES:
+                    raise
+                raise DataNotFound(
+                    f"study {self.name!r} was trained on {self.spec.data.source!r}, where nothing is now; say where it "
+                    f"went: caviar sweep {shlex.quote(self.name)} --trials {self.summary().n_trials} --data FILE"
+                ) from error
         return self._prepared
 
     def _nursery(self, address: str | None, **settings: Any) -> Nursery:
@@ -403,76 +402,6 @@ class Study:
         return n_ended >= n_trials or n_ended == summary.n_trials
 
 
-def create_study(
-    name: str,
-    space: SearchSpace | None = None,
-    *,
-    data: str | Path | None = None,
-    target: str | None = None,
-    seed: int | None = None,
-    epochs: int | None = None,
-    metric: str | None = None,
-    dtype: str | None = None,
-    prune: bool | None = None,
-    new_space: bool = False,
-    storage: str | Storage | None = None,
-) -> Study:
-    """Create a study, or open the one of that name if it asks the same question.
-
-    What is not given is the default for a new study (the lectures' space, `digits` or the data set that the study is
-    named after, seed 0, 20 epochs, `val_accuracy`, float32), and whatever an existing one has.
-
-    Args:
-        name: of the study; no `/`.
-        space: what to sample.
-        data: a data set's name, or a file or folder.
-        target: the column to predict, for tables.
-        seed: 0 to 2**63 - 1; with a trial's number it decides all that is random in the trial.
-        epochs: that each trial is trained.
-        metric: `val_accuracy` (maximised), `val_loss` or `train_loss` (minimised).
-        dtype: `float32` or `float64`.
-        prune: end trials early that are behind those before them; see :mod:`caviar.execution.halving`.
-        new_space: where the study exists with another space, make this one its next version: trials to come are drawn
-            from it, and each trial says from which version it was drawn.
-        storage: URL of the trial database, or an open one; see `caviar.bootstrap.storage_url`.
-
-    Raises:
-        StudyMismatch: the study exists with other settings; the message says which.
-        DataError, SpaceError, SettingsError: these are not valid.
-    """
-    seed, epochs = whole("seed", seed), whole("epochs", epochs)
-    check_settings(seed, epochs, metric, dtype)
-    if space is not None:
-        check_space(space)
-    opened = storage if isinstance(storage, Storage) else make_storage(storage)
-    try:
-        found = opened.get_study(name)
-    except StudyNotFound:
-        found = None
-    given = {"seed": seed, "epochs": epochs, "metric": metric, "dtype": dtype, "prune": prune}
-    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if space is not None:
-        asked["space"] = space.to_dict()
-    elif new_space:
-        raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")
-    if found is None:
-        spec = new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
-        prepared = load_prepared(spec.data, spec.dtype)
-        spec = replace(spec, data=replace(spec.data, fingerprint=prepared[0].fingerprint))
-        return Study(opened.create_study(spec), opened, prepared)
-    if data is not None:
-        asked["data"] = found_data(resolve(data, target), found)
-    elif target is not None:
-        asked["data"] = replace(found.data, target=target)
-    changed = {**asked, "space": found.space} if new_space else asked
-    refuse_differences(found, changed)
-    check_kernel(found)
-    if new_space and found.space != asked["space"]:
-        opened.add_space(name, asked["space"])
-        found = opened.get_study(name)
-    return Study(found, opened)
-
-
 def _warn(line: str) -> None:
     """Let Python warn of an event that is a warning."""
     if line.startswith("WARNING: "):
@@ -484,13 +413,3 @@ def _number(trial: Trial | int) -> int:
     if not isinstance(number, int):
         raise SettingsError(f"a trial is given as a Trial or by its number, found {trial!r}")
     return number
-
-
-def load_study(name: str, *, storage: str | Storage | None = None) -> Study:
-    """Open an existing study.
-
-    Raises:
-        StudyNotFound: there is none of that name.
-    """
-    opened = storage if isinstance(storage, Storage) else make_storage(storage, create=False)
-    return Study(opened.get_study(name), opened)

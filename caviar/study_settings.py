@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import caviar
-from caviar.data import load_dataset
+from caviar.data import is_there, load_dataset
 from caviar.errors import SettingsError, SpaceError, StudyMismatch
 from caviar.execution.halving import rungs
 from caviar.nn.initial import MAX_SEED
@@ -78,11 +78,17 @@ def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
 
 
 def found_data(asked: DataSpec, found: StudySpec) -> DataSpec:
-    """Return the study's data where what was asked for has the same content, wherever it lies now."""
+    """Return where a study's data lies now: where it was, unless nothing is there and what is asked for is the same.
+
+    Data of other content is returned with its own fingerprint.
+    """
     if asked.source == found.data.source and asked.target == found.data.target:
         return found.data
-    fingerprint = load_dataset(asked, found.dtype).fingerprint
-    return found.data if fingerprint == found.data.fingerprint else replace(asked, fingerprint=fingerprint)
+    fingerprint = load_dataset(replace(asked, fingerprint=""), found.dtype).fingerprint
+    has_moved = asked.source != found.data.source and not is_there(found.data.source)
+    if fingerprint != found.data.fingerprint or has_moved:
+        return replace(asked, fingerprint=fingerprint)
+    return found.data
 
 
 def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
@@ -98,7 +104,9 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
         if field.name == "space" and wanted != had:
             names = [key for key in sorted({*had, *wanted}) if had.get(key) != wanted.get(key)]
             differences.append(f"another space ({', '.join(names)})")
-        elif field.name == "data" and wanted != had:
+        elif field.name == "data":
+            if wanted.fingerprint == had.fingerprint:  # wherever it lies
+                continue
             differences.append(f"data {_describe(had)}, not {_describe(wanted)}")
         elif wanted != had:
             differences.append(f"{field.name} = {had!r}, not {wanted!r}")

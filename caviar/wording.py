@@ -1,6 +1,8 @@
-"""How numbers are put into words."""
+"""How numbers and commands are put into words."""
 
 from __future__ import annotations
+
+import shlex
 
 
 def counted(n: int, noun: str) -> str:
@@ -11,3 +13,13 @@ def counted(n: int, noun: str) -> str:
 def plain(value: float) -> str:
     """Return a number with all the digits that it needs, and no more."""
     return repr(value).removesuffix(".0")
+
+
+def command(*words: str, storage: str | None = None) -> str:
+    """Return a command of caviar as it is typed, whatever is in its words.
+
+    Args:
+        words: as `panda`, `start` and the name of a trial.
+        storage: the URL that was given, if one was.
+    """
+    return shlex.join(("caviar", *words, *(("--storage", storage) if storage else ())))

@@ -25,7 +25,7 @@ HOMES = {
 }
 
 #: What each part may import of caviar, besides itself; parts that are not listed may import anything.
-RECORDS = {"errors", "records"}
+RECORDS = {"errors", "records", "wording"}
 MATHS = {*RECORDS, "nn"}
 SWEEPING = {"ledger", "recorder", "numbering", "pruning", "outcomes", "handing_over"}
 MAY_IMPORT = {

@@ -17,7 +17,8 @@ from caviar.cli.formats import check_terminal, print_rows
 from caviar.cli.interrupt import interruptible
 from caviar.errors import SettingsError
 from caviar.model import Model, load_model
-from caviar.study import Study, load_study
+from caviar.opening import load_study
+from caviar.study import Study
 from caviar.wording import counted
 
 

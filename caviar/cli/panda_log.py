@@ -11,6 +11,7 @@ from caviar.cli.panda_rows import intervention_row, local, metric_changes, outco
 from caviar.cli.tables import shown
 from caviar.errors import PandaNotRunning
 from caviar.records import Intervention
+from caviar.wording import command
 
 
 def print_log(name: str, as_json: bool, url: str | None) -> int:
@@ -24,7 +25,7 @@ def print_log(name: str, as_json: bool, url: str | None) -> int:
     finally:
         storage.close()
     if session is None:
-        raise PandaNotRunning(f"{name} is not babysat; begin with `caviar panda start {name}`")
+        raise PandaNotRunning(f"{name} is not babysat; begin with `{command('panda', 'start', name)}`")
     interventions.sort(key=lambda i: i.applied_at or i.asked_at or datetime.min.replace(tzinfo=UTC))
     if as_json:
         print(json.dumps([intervention_row(i) for i in interventions]))

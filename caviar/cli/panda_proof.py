@@ -11,9 +11,9 @@ from caviar.cli.arguments import split_trial_name
 from caviar.cli.panda_rows import finite, intervention_row, outcome_line
 from caviar.cli.tables import shown
 from caviar.errors import CaviarError
+from caviar.opening import load_study
 from caviar.panda.compare import Comparison
 from caviar.records import StudySpec
-from caviar.study import load_study
 from caviar.wording import counted
 
 _SHOWN = ("val_loss", "val_accuracy")

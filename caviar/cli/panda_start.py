@@ -15,11 +15,13 @@ from caviar.cli.panda_rows import checkpoint_row, kept_epochs
 from caviar.cli.rows import trial_row
 from caviar.cli.tables import short
 from caviar.errors import CaviarError, SettingsError
+from caviar.opening import create_study, load_study
 from caviar.panda.rules import read_rules
 from caviar.panda.session import PandaSession
 from caviar.panda.shelf import Policy
 from caviar.records import TrialState
-from caviar.study import Study, create_study, load_study
+from caviar.study import Study
+from caviar.wording import command
 
 
 def run_start(
@@ -65,14 +67,14 @@ def run_start(
                 for report in panda:
                     display.update(report)
         except KeyboardInterrupt:
-            _say_how_to_go_on(session)
+            _say_how_to_go_on(session, storage)
             return 130
     try:
         print(json.dumps(_summary(session)) if as_json else _text(study, session, storage))
     finally:
         study.storage.close()
     if not session.is_over:
-        _say_how_to_go_on(session)
+        _say_how_to_go_on(session, storage)
         return 130
     if session.trial.state is TrialState.FAIL:
         raise CaviarError(f"{session.trial.name} {session.trial.error}")
@@ -121,11 +123,10 @@ def _text(study: Study, panda: PandaSession, url: str | None) -> str:
             lines.append(f"{label:12} {trial.metrics[metric]:.4f} accuracy")
     lines.append(f"{'checkpoints':12} {kept_epochs(panda.checkpoints)}; best epoch {panda.best_epoch}")
     lines += [f"  {key:20} {short(value)}" for key, value in trial.params.items()]
-    at = f" --storage {url}" if url else ""
-    nexts = [f"caviar show {trial.name}{at}"]
-    if panda.interventions:
-        nexts = [f"caviar panda log {trial.name}{at}", f"caviar panda compare {trial.name}{at}"]
-    nexts.append(f"caviar panda start {trial.name}{' --epochs +10' if panda.is_over else ''}{at}")
+    asking = (("panda", "log"), ("panda", "compare")) if panda.interventions else (("show",),)
+    nexts = [command(*words, trial.name, storage=url) for words in asking]
+    more = ("--epochs", "+10") if panda.is_over else ()
+    nexts.append(command("panda", "start", trial.name, *more, storage=url))
     return "\n".join([*lines, "next", *(f"  {line}" for line in nexts)])
 
 
@@ -141,5 +142,5 @@ def _how_it_was_left(panda: PandaSession) -> str:
     return f"left {here}, of which no checkpoint could be written: {written}, and what came after is trained again"
 
 
-def _say_how_to_go_on(panda: PandaSession) -> None:
-    print(f"caviar: interrupted; to go on: caviar panda start {panda.trial.name}", file=sys.stderr)
+def _say_how_to_go_on(panda: PandaSession, url: str | None) -> None:
+    print(f"caviar: interrupted; to go on: {command('panda', 'start', panda.trial.name, storage=url)}", file=sys.stderr)

@@ -18,6 +18,7 @@ from caviar.panda.shelf import Shelf
 from caviar.records import Session, Status
 from caviar.storage import Storage
 from caviar.storage.holder import shown
+from caviar.wording import command
 
 #: Interventions that are shown of one trial; `log` shows all.
 _LAST = 5
@@ -58,7 +59,7 @@ def print_status(name: str, as_json: bool, url: str | None) -> int:
         storage.get_trial(study, number)
         session = storage.sessions.get(study, number)
         if session is None:
-            raise PandaNotRunning(f"{name} is not babysat; begin with `caviar panda start {name}`")
+            raise PandaNotRunning(f"{name} is not babysat; begin with `{command('panda', 'start', name)}`")
         row = _row(storage, session)
         interventions = storage.sessions.interventions(study, number)
         checkpoints = [c for c in storage.sessions.checkpoints(study, number) if not c.abandoned]

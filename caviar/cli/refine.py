@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ from caviar.cli.arguments import Json, MaybeWhole, Storage
 from caviar.cli.formats import print_json
 from caviar.cli.tables import print_table
 from caviar.errors import SettingsError
+from caviar.opening import load_study
 from caviar.records import TrialState
 from caviar.replacing import replacing
 from caviar.search.refine import Narrowing, Refinement
 from caviar.space import Categorical, Domain, SearchSpace
-from caviar.study import load_study
-from caviar.wording import counted, plain
+from caviar.wording import command, counted, plain
 
 
 def refine(
@@ -63,7 +62,7 @@ def refine(
     if not found.is_narrower:
         print("nothing is narrowed: of no param the best trials lie closer together than by chance")
         return 0
-    words = ["caviar", "sweep", study, "--trials", str(2 * sum(counts.values()))]
+    words = ["sweep", study, "--trials", str(2 * sum(counts.values()))]
     if to is not None:
         print(f"the narrower space is in {str(to)!r}")
         words += ["--space", str(to), "--new-space"]
@@ -71,9 +70,7 @@ def refine(
         n_waiting = counts.get(TrialState.WAITING, 0)
         but = f", but for {counted(n_waiting, 'trial')} that wait already" if n_waiting else ""
         print(f"version {found.version} of the space of {study}; the trials to come are drawn from it{but}")
-    if storage:
-        words += ["--storage", storage]
-    print(f"next\n  {shlex.join(words)}")
+    print(f"next\n  {command(*words, storage=storage)}")
     return 0
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 import sys
 from typing import Any
 
 from caviar.bootstrap import check_cluster, cluster_address
-from caviar.cli.arguments import Json, MaybeWhole, Storage, Whole
+from caviar.cli.arguments import MODEL_SUFFIX, Json, MaybeWhole, Storage, Whole
 from caviar.cli.display import SweepDisplay
 from caviar.cli.formats import print_json
 from caviar.cli.interrupt import interruptible
 from caviar.cli.tables import print_table, print_values
+from caviar.opening import load_study
 from caviar.repeats import Retest
-from caviar.study import load_study
 from caviar.study_settings import check_workers
+from caviar.wording import command
 
 
 def retest(
@@ -69,7 +69,7 @@ def retest(
     else:
         _print_table(found, opened.spec.metric)
         if not interrupted:
-            _print_best(found, opened.spec.direction.sign, f" --storage {shlex.quote(storage)}" if storage else "")
+            _print_best(found, opened.spec.direction.sign, storage)
     if interrupted:
         print("caviar: interrupted; run the same command to go on", file=sys.stderr)
         return 130
@@ -93,7 +93,7 @@ def _print_table(found: list[Retest], metric: str) -> None:
     print_table(rows, "")
 
 
-def _print_best(found: list[Retest], sign: int, at: str) -> None:
+def _print_best(found: list[Retest], sign: int, storage: str | None) -> None:
     """Print what was luck, and the trial whose params have stood the test."""
     pairs = [(one.trial.value, one.mean) for one in found if one.trial.value is not None and one.mean is not None]
     best = found[0]
@@ -105,7 +105,10 @@ def _print_best(found: list[Retest], sign: int, at: str) -> None:
     print(f"on average {then:.4g} then, {again:.4g} again: {was_luck}")
     print(f"best again   {best.trial.name}")
     print_values(best.trial.params)
-    print(f"next\n  caviar panda start {shlex.quote(best.trial.name)} --until-stopped{at}")
+    name = best.trial.name
+    print("next")
+    print(f"  {command('export', name, '--to', f'{best.trial.study}{MODEL_SUFFIX}', storage=storage)}")
+    print(f"  {command('panda', 'start', name, '--until-stopped', storage=storage)}")
 
 
 def _row(one: Retest) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
 from caviar.cli.tables import print_values
 from caviar.errors import SettingsError
-from caviar.records import SweepResult, Trial
+from caviar.opening import create_study
+from caviar.records import Direction, SweepResult
 from caviar.search.refine import LEAST_TRIALS
 from caviar.space import SearchSpace
-from caviar.study import create_study
+from caviar.study import Study
 from caviar.study_settings import check_workers
+from caviar.wording import command
 
 
 def run_sweep(
@@ -59,7 +61,7 @@ def run_sweep(
         new_space=new_space,
         storage=storage,
     )
-    for sentence in search_space.advice() if search_space else ():
+    for sentence in _notes(study, search_space):
         print(f"caviar: note: {sentence}", file=sys.stderr)
     with interruptible() as is_interrupted, SweepDisplay(study.spec) as display:
         result = study.sweep(
@@ -73,11 +75,33 @@ def run_sweep(
     if as_json:
         print(json.dumps(_summary(result)))
     else:
-        _print_best(study.name, result, storage)
+        _print_best(study, result, storage)
     if result.interrupted:
         print("caviar: interrupted; run the same command to go on", file=sys.stderr)
         return 130
     return 0
+
+
+def _notes(study: Study, space: SearchSpace | None) -> list[str]:
+    """Return what whoever asked for this may not have meant."""
+    summaries = study.storage.studies()
+    others = {summary.spec.name for summary in summaries} - {study.name}
+    is_new = not next(summary.n_trials for summary in summaries if summary.spec.name == study.name)
+    near = difflib.get_close_matches(study.name, others, n=1) if is_new else []
+    notes = [f"{study.name!r} is a new study; there is a {near[0]!r}, too"] if near else []
+    return [*notes, *_notes_on_space(study, space)]
+
+
+def _notes_on_space(study: Study, space: SearchSpace | None) -> list[str]:
+    if space is None:
+        return []
+    if space.to_dict() == study.spec.space:
+        return space.advice()
+    version = study.spec.space_version
+    return [
+        f"that is an earlier version of the study's space; trials are drawn from version {version}, which is in force, "
+        f"unless --new-space makes it version {version + 1}"
+    ]
 
 
 def _summary(result: SweepResult) -> dict[str, Any]:
@@ -97,23 +121,27 @@ def _summary(result: SweepResult) -> dict[str, Any]:
     }
 
 
-def _print_best(name: str, result: SweepResult, storage: str | None) -> None:
-    best: Trial | None = result.progress.best
-    at = f" --storage {shlex.quote(storage)}" if storage else ""
-    quoted = shlex.quote(name)
+def _print_best(study: Study, result: SweepResult, storage: str | None) -> None:
+    name, best = study.name, result.progress.best
     if best is None:
-        print(f"no trial of {name!r} is COMPLETE; see: caviar query {quoted}{at}")
+        print(f"no trial of {name!r} is COMPLETE; see: {command('query', name, storage=storage)}")
         return
+    metric = study.spec.metric
     print(f"best trial   {best.name}")
-    for metric, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
-        if metric in best.metrics:
-            print(f"{label:12} {best.metrics[metric]:.4f} accuracy")
+    if metric != "val_accuracy" and best.value is not None:
+        print(f"{metric:12} {best.value:.4g}")
+    for accuracy, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
+        if accuracy in best.metrics:
+            print(f"{label:12} {best.metrics[accuracy]:.4f} accuracy")
+    share, most_frequent = study.data.most_frequent
+    print(f"{'guessing':12} {share:.4f} accuracy, {most_frequent!r} for all")
     print_values(best.params)
-    print("next")
-    print(f"  caviar show {quoted}/{best.number}{at}")
-    print(f"  caviar query {quoted} --sort -val_accuracy --limit 10{at}")
-    if result.progress.n_complete >= LEAST_TRIALS:
-        print(f"  caviar retest {quoted}{at}")
-        print(f"  caviar refine {quoted}{at}")
     n_held = max(result.progress.n_trials, result.progress.n_ended)
-    print(f"  caviar sweep {quoted} --trials {2 * n_held}{at}")
+    sort = f"{'-' if study.spec.direction is Direction.MAXIMIZE else ''}{metric}"
+    nexts = [("show", best.name), ("query", name, "--sort", sort, "--limit", "10")]
+    if result.progress.n_complete >= LEAST_TRIALS:
+        nexts += [("retest", name), ("refine", name)]
+    nexts.append(("sweep", name, "--trials", str(n_held if result.interrupted else 2 * n_held)))
+    print("next")
+    for words in nexts:
+        print(f"  {command(*words, storage=storage)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shlex
 from collections.abc import Collection
 from pathlib import Path
@@ -54,8 +55,13 @@ def resolve(source: str | Path, target: str | None = None, split_seed: int = 0) 
 
     Raises:
         DataNotFound: there is no such name, file or folder.
-        DataError: the file has another extension, or a target is given where there are no columns.
+        DataError: it is neither, has another extension, or a target is given where there are no columns.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise DataError(
+            f"expected the name of a data set, or the path of a file or folder, found a {type(source).__name__}; write "
+            "it to a file, as with frame.to_parquet()"
+        )
     source = str(source)
     if source in NAMES:
         if target is not None:
@@ -70,6 +76,11 @@ def resolve(source: str | Path, target: str | None = None, split_seed: int = 0) 
     elif path.suffix.lower() not in _SUFFIXES:
         raise DataError(f"expected a file that ends in {', '.join(_SUFFIXES)}, found {path.name!r}; convert it")
     return DataSpec(source=str(path), target=target, split_seed=split_seed)
+
+
+def is_there(source: str) -> bool:
+    """Return whether there is something where a spec says that its data is."""
+    return source in NAMES or Path(source).exists()
 
 
 def _expanded(path: Path) -> Path:

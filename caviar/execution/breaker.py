@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from caviar.records import Trial, TrialState
+from caviar.wording import command
 
 #: When so many trials have ended and all failed with the same error, the rest would too.
 _TRIALS = 10
@@ -35,5 +36,5 @@ class Breaker:
             return None
         return (
             f"the first {len(self._errors)} trials all failed alike ({trial.error}); see "
-            f"`caviar show {trial.name}`, then mend the space or the data under another study name"
+            f"`{command('show', trial.name)}`, then mend the space or the data under another study name"
         )

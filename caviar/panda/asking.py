@@ -12,6 +12,7 @@ from caviar.panda.course import STEERING, place_after
 from caviar.records import Intervention, Session, Status, StoredCheckpoint, Trial
 from caviar.storage import Storage
 from caviar.storage.holder import is_dead
+from caviar.wording import command
 
 _POLL_S = 0.02
 #: Seconds between two looks at whether the other process still lives.
@@ -117,7 +118,7 @@ def check_running(trial: Trial, session: Session | None, kind: str) -> None:
     Raises:
         PandaNotRunning: the message says why, and how to start it.
     """
-    start = f"caviar panda start {trial.name}"
+    start = command("panda", "start", trial.name)
     if session is None:
         raise PandaNotRunning(f"{trial.name} is not babysat, there is nobody to ask for {kind}; babysit it: {start}")
     if trial.state.is_finished:
@@ -153,6 +154,6 @@ def _look(storage: Storage, name: tuple[str, int], asked: Intervention) -> Inter
     if session is None or not is_running(session):
         raise PandaNotRunning(
             f"{trial.name} stopped running before it answered; the request stays, and is applied when it is started "
-            f"again: caviar panda start {trial.name}"
+            f"again: {command('panda', 'start', trial.name)}"
         )
     return None

@@ -16,6 +16,7 @@ from caviar.storage import Storage
 from caviar.storage.holder import new_holder
 from caviar.training.hyperparameters import Hyperparameters
 from caviar.training.state import TrainState
+from caviar.wording import command
 
 _LEASE_S = 15.0
 
@@ -66,7 +67,9 @@ def keep_start(storage: Storage, shelf: Shelf, trial: Trial, state: TrainState) 
             ended = replace(trial, state=TrialState.FAIL, reason=Reason.ERROR, error=str(error), finished_at=now)
             storage.sessions.write(TrialResult(trial=ended), owner)
             raise
-        raise CheckpointError(f"{error}; once that is mended, begin: caviar panda start {trial.name}") from error
+        raise CheckpointError(
+            f"{error}; once that is mended, begin: {command('panda', 'start', trial.name)}"
+        ) from error
     finally:
         storage.sessions.release(trial.study, trial.number, owner)
 

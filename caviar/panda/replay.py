@@ -14,6 +14,7 @@ from caviar.panda.shelf import Shelf
 from caviar.panda.start import Nursery
 from caviar.records import Intervention, Session, StoredCheckpoint, Trial
 from caviar.training.state import TrainState
+from caviar.wording import command
 
 _ARRAYS = ("parameters", "moments", "running")
 
@@ -98,7 +99,7 @@ def babysat(nursery: Nursery, number: int) -> tuple[Trial, Session]:
     trial = nursery.storage.get_trial(nursery.spec.name, number)
     session = nursery.storage.sessions.get(nursery.spec.name, number)
     if session is None:
-        raise TrialNotFound(f"{trial.name} was never babysat; begin with `caviar panda start {trial.name}`")
+        raise TrialNotFound(f"{trial.name} was never babysat; begin with `{command('panda', 'start', trial.name)}`")
     return trial, session
 
 

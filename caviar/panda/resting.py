@@ -15,6 +15,7 @@ from caviar.panda.verbs import choose_checkpoints
 from caviar.records import Intervention, Session, Status, StudySpec, Trial
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
+from caviar.wording import command
 
 _LEASE_S = 15.0
 
@@ -31,7 +32,8 @@ def branch_at_rest(storage: Storage, spec: StudySpec, root: Path, trial: Trial, 
     session = storage.sessions.get(spec.name, trial.number)
     if session is None:
         raise PandaNotRunning(
-            f"{trial.name} is not babysat, it has no checkpoints; babysit it first: caviar panda start {trial.name}"
+            f"{trial.name} is not babysat, it has no checkpoints; babysit it first: "
+            f"{command('panda', 'start', trial.name)}"
         )
     owner = new_holder()
     storage.sessions.acquire(spec.name, trial.number, owner, _LEASE_S)  # nobody removes a checkpoint meanwhile
@@ -78,7 +80,7 @@ def _branch(
     answered = replace(
         answered,
         status=Status.APPLIED,
-        message=f"{made.name} goes on from epoch {target.epoch}: caviar panda start {made.name}{warning}",
+        message=f"{made.name} goes on from epoch {target.epoch}: {command('panda', 'start', made.name)}{warning}",
         sequence=max((i.sequence or 0 for i in applied), default=0) + 1,
         epoch=last.epoch,
         batch=last.batch,

@@ -13,6 +13,7 @@ from caviar.panda.trainer import Trainer
 from caviar.records import Intervention, Params, Reports, Session, Status, StoredCheckpoint, StudySpec, Trial
 from caviar.storage import Storage
 from caviar.training.state import TrainState
+from caviar.wording import command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +107,7 @@ def start_state(
         except CheckpointError as error:
             trouble = str(error)
     if trial.parent is not None:
-        raise CheckpointError(f"{trouble}; start anew from its parent: caviar panda start {trial.parent}")
+        raise CheckpointError(f"{trouble}; start anew from its parent: {command('panda', 'start', trial.parent)}")
     # a trial of a sweep, or a fresh one, is a function of seed and number
     return retrained(trainer, session.start_params, session.settings.get("start_epoch", 0))
 

@@ -21,6 +21,7 @@ from caviar.panda.trainer import Trainer
 from caviar.panda.watch import Action
 from caviar.records import Intervention, Reason, Report, Session, Status, StudySpec, Trial, TrialResult
 from caviar.storage import Storage
+from caviar.wording import command
 
 #: How often a paused run looks whether it is to be left.
 _LOOK_PAUSED_S = 0.1
@@ -324,5 +325,5 @@ class PandaSession(LiveRun):
         self._finish(Reason.DIVERGED, error=f"diverged at epoch {epoch}")
         self._say(
             f"{self.trial.name} diverged at epoch {epoch}; go on from an earlier epoch: "
-            f"caviar panda branch {self.trial.name} --best --set learning_rate={rate / 2:.3g}"
+            f"{command('panda', 'branch', self.trial.name)} --best --set learning_rate={rate / 2:.3g}"
         )

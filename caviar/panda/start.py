@@ -25,6 +25,7 @@ from caviar.storage import Storage
 from caviar.storage.holder import new_holder
 from caviar.training.dataset import Dataset
 from caviar.training.state import TrainState
+from caviar.wording import command
 
 _LEASE_S = 15.0
 _POLL_S = 0.1
@@ -186,7 +187,7 @@ class Nursery:
             answer = self.storage.sessions.intervention(self.spec.name, asked.number, asked.token)
             if answer is not None and answer.status is Status.APPLIED:
                 self.on_event(
-                    f"{asked.trial} has left its sweep and waits; go on with: caviar panda start {asked.trial}"
+                    f"{asked.trial} has left its sweep and waits; go on with: {command('panda', 'start', asked.trial)}"
                 )
 
     def _settings(self, epochs: int | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from caviar.panda.found import found_branch
 from caviar.panda.shelf import pinned
 from caviar.records import Intervention, StoredCheckpoint
 from caviar.training.state import TrainState
+from caviar.wording import command
 
 if TYPE_CHECKING:
     from caviar.panda.live import LiveRun
@@ -117,7 +118,7 @@ def _branch(run: LiveRun, asked: Intervention) -> Outcome:
         epochs=run.course.epochs,
     )
     return Outcome(
-        message=f"{trial.name} goes on from epoch {target.epoch}: caviar panda start {trial.name}{warning}",
+        message=f"{trial.name} goes on from epoch {target.epoch}: {command('panda', 'start', trial.name)}{warning}",
         arguments=asked.arguments,
         after={"number": trial.number, "epoch": target.epoch},
         pinned=(pinned(target, "branch"),),

@@ -35,6 +35,12 @@ def spaces(connection: Connection, study_id: int) -> list[dict[str, Any]]:
     return [json.loads(space) for space in found.scalars()]
 
 
+def move_data(connection: Connection, study_id: int, source: str, target: str | None) -> None:
+    """Note where the data of a study lies now."""
+    values = {"data_source": codec.encode_text(source), "data_target": codec.encode_text(target)}
+    connection.execute(update(schema.studies).where(schema.studies.c.id == study_id).values(**values))
+
+
 def rename(connection: Connection, study_id: int, name: str) -> None:
     """Give a study another name, also where trials name it as their parent's."""
     connection.execute(update(schema.studies).where(schema.studies.c.id == study_id).values(name=name))

@@ -405,6 +405,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def move_data(self, study: str, source: str, target: str | None) -> None:
+        """Note where the data of a study lies now; it is the same, and so its fingerprint is.
+
+        Raises:
+            StudyNotFound: there is no such study.
+        """
+
+    @abstractmethod
     def rename_study(self, study: str, name: str) -> None:
         """Give a study another name; trials that name it as their parent's follow.
 

@@ -15,6 +15,7 @@ from caviar.errors import PandaBusy, RequestRejected, TrialNotFound
 from caviar.records import Intervention, Params, Session, Status, StoredCheckpoint, Trial, TrialResult, TrialState
 from caviar.storage import bulk, codec, holder, leases, schema, session_rows
 from caviar.storage.base import Sessions
+from caviar.wording import command
 
 if TYPE_CHECKING:
     from caviar.storage.sql_storage import SqlStorage
@@ -70,7 +71,9 @@ class SqlSessions(Sessions):
             if TrialState(state).is_finished:
                 raise PandaBusy(f"trial {trial.name!r} is {state}: a finished trial is not changed")
             if connection.execute(select(_sessions.c.trial_id).where(_sessions.c.trial_id == trial_id)).first():
-                raise PandaBusy(f"trial {trial.name!r} is babysat already; see `caviar panda status {trial.name}`")
+                raise PandaBusy(
+                    f"trial {trial.name!r} is babysat already; see `{command('panda', 'status', trial.name)}`"
+                )
             if answer is not None:
                 asked = _find(connection, trial_id, answer.token, trial.name)
                 if asked is not None and asked.status is not Status.ASKED:
@@ -138,7 +141,9 @@ class SqlSessions(Sessions):
             query = select(_sessions).where(_sessions.c.trial_id == trial_id).with_for_update()
             row = connection.execute(query).first()
             if row is None:
-                raise TrialNotFound(f"trial '{study}/{number}' is not babysat; `caviar panda start {study}/{number}`")
+                raise TrialNotFound(
+                    f"trial '{study}/{number}' is not babysat; `{command('panda', 'start', f'{study}/{number}')}`"
+                )
             now = leases.now(connection)
             is_taken = row.owner not in (None, owner) and row.expires_at > now
             if is_taken and not holder.is_dead(row.owner):

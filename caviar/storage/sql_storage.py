@@ -270,6 +270,12 @@ class SqlStorage(Storage):
             lambda connection: admin.spaces(connection, self.study_key(connection, study).id),
         )
 
+    def move_data(self, study: str, source: str, target: str | None) -> None:
+        def work(connection: Connection) -> None:
+            admin.move_data(connection, self.study_key(connection, study).id, source, target)
+
+        self._db.write(f"note where the data of {study!r} is", work)
+
     def rename_study(self, study: str, name: str) -> None:
         rows.check_study_name(name)
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from caviar.bootstrap import checkpoint_folder
 from caviar.nn.kernel import choose_kernel
+from caviar.opening import create_study, load_study
 from caviar.panda.session import PandaSession
 from caviar.records import Intervention, Params, Status, StoredCheckpoint
 from caviar.space import SearchSpace
 from caviar.storage.sql_storage import SqlStorage
-from caviar.study import Study, create_study, load_study
+from caviar.study import Study
 from caviar.training.advance import advance, initial_state
 from caviar.training.checkpoint import load_checkpoint
 from caviar.training.state import Point, TrainState

@@ -49,6 +49,12 @@ class Dataset:
         return len(self.classes)
 
     @property
+    def most_frequent(self) -> tuple[float, str]:
+        """The accuracy on the validation part of always guessing the training part's most frequent class; its name."""
+        guess = int(np.bincount(self.train.y).argmax())
+        return float(np.mean(self.validation.y == guess)), self.classes[guess]
+
+    @property
     def dtype(self) -> str:
         """`float32` or `float64`."""
         return str(self.train.x.dtype)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caviar.opening import create_study
 from caviar.storage import Storage, open_storage
-from caviar.study import create_study
 from caviar.testing.digest import study_digest
 
 from .conftest import DEADLINE_S, Cluster, eventually

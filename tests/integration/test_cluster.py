@@ -18,9 +18,10 @@ import pytest
 from caviar.doctor import diagnose
 from caviar.errors import ExecutorError
 from caviar.execution.base import Slice, TrialOutcome
+from caviar.opening import create_study
 from caviar.records import SweepProgress
 from caviar.storage import Storage, open_storage
-from caviar.study import Study, create_study
+from caviar.study import Study
 from caviar.testing.digest import study_digest
 from caviar.training.dataset import Dataset
 

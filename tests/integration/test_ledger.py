@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from caviar.ledger import ACCOUNTS
+from caviar.opening import create_study
 from caviar.storage import Storage, open_storage
-from caviar.study import Study, create_study
+from caviar.study import Study
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from caviar.data import load_prepared, resolve
 from caviar.data.raw import RawData
 from caviar.data.sources import read_source
 from caviar.errors import CheckpointError, DataError, SettingsError, TrialNotFound
+from caviar.opening import create_study
 from caviar.records import TrialState
 from caviar.storage import Storage, open_storage
-from caviar.study import Study, create_study
+from caviar.study import Study
 from caviar.training.checkpoint import read_arrays, write_arrays
 
 N_TRIALS = 6

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import optuna
 import pytest
 
+from caviar.opening import create_study
 from caviar.storage import open_storage, optuna_storage
-from caviar.study import Study, create_study
+from caviar.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

@@ -14,11 +14,12 @@ import pytest
 from caviar.errors import SettingsError, StudyMismatch
 from caviar.execution import planner
 from caviar.execution.base import Executor
+from caviar.opening import create_study, load_study
 from caviar.records import Intervention, Reason, SweepProgress, Trial, TrialState
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage
 from caviar.storage.exchange import export_study, import_study
-from caviar.study import Study, create_study, load_study
+from caviar.study import Study
 from caviar.sweep import sweep
 from caviar.testing.digest import study_digest as digest
 

@@ -19,13 +19,13 @@ from sqlalchemy import event
 from caviar import recorder as recorder_module
 from caviar.errors import StorageError, StudyBusy
 from caviar.execution.inline import InlineExecutor
+from caviar.opening import create_study
 from caviar.recorder import Recorder
 from caviar.records import SweepProgress, TrialResult, TrialState
 from caviar.storage import Storage, open_storage
 from caviar.storage.holder import new_holder
 from caviar.storage.spool import Spool
 from caviar.storage.sql_storage import SqlStorage
-from caviar.study import create_study
 from caviar.sweep import sweep
 from caviar.testing.storage import make_result, make_spec, make_trial
 

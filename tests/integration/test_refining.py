@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from caviar.errors import SettingsError, StudyBusy
+from caviar.opening import create_study, load_study
 from caviar.records import Direction, Trial, TrialState
 from caviar.repeats import first_trials, untended_trials
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage
-from caviar.study import Study, create_study, load_study
+from caviar.study import Study
 
 SPACE = SearchSpace(
     learning_rate=Float(1e-4, 1.0, scale="log"), hidden_units=Int(4, 16), layers=1, batch_size=Categorical(16, 32)

@@ -10,10 +10,11 @@ import pytest
 import caviar.study
 from caviar.errors import SettingsError, StudyBusy, TrialNotFound
 from caviar.execution.base import Executor
+from caviar.opening import create_study, load_study
 from caviar.records import SweepProgress, Trial, TrialState
 from caviar.space import Float, Int, SearchSpace
 from caviar.storage import Storage
-from caviar.study import Study, create_study, load_study
+from caviar.study import Study
 from caviar.testing.digest import study_digest
 
 SPACE = SearchSpace(learning_rate=Float(1e-4, 1.0, scale="log"), hidden_units=Int(4, 16), layers=1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from caviar.errors import SettingsError, SpaceError, StudyBusy, StudyMismatch
-from caviar.records import Trial, TrialState
+from caviar.errors import DataError, DataNotFound, SettingsError, SpaceError, StudyBusy, StudyMismatch
+from caviar.opening import create_study, load_study, studies
+from caviar.records import DataSpec, Trial, TrialState
 from caviar.space import Categorical, Float, Int, SearchSpace
-from caviar.storage import Storage
-from caviar.study import Study, create_study, load_study
+from caviar.storage import Storage, open_storage
+from caviar.study import Study
 
 
 @pytest.mark.parametrize(
@@ -125,3 +128,79 @@ def test_a_budget_that_is_not_valid_is_refused(storage: Storage, n_trials: int, 
 
     with pytest.raises(SettingsError, match="must be at least"):
         study.sweep(n_trials, n_workers=n_workers)
+
+
+def test_data_that_has_moved_is_found_where_it_is_said_to_be(storage: Storage, tmp_path: Path) -> None:
+    """Once said, all that the study is asked for trains on it there; other data in its place is refused."""
+    before, after = tmp_path / "before.csv", tmp_path / "after.csv"
+    rows = [f"{n},{n % 7},{'ab'[n % 2]}" for n in range(60)]
+    before.write_text("\n".join(["x,y,kind", *rows]))
+    create_study("s", SearchSpace(layers=1), data=before, target="kind", epochs=1, storage=storage).sweep(
+        3, n_workers=0
+    )
+    before.rename(after)
+
+    with pytest.raises(
+        DataNotFound, match=r"trained on '.*before.csv', where nothing is now; .* s --trials 3 --data FILE"
+    ):
+        load_study("s", storage=storage).sweep(4, n_workers=0)
+    study = create_study("s", data=after, target="kind", storage=storage)
+    study.sweep(4, n_workers=0)
+
+    moved = load_study("s", storage=storage)
+    assert moved.spec.data.source == str(after)
+    assert moved.model(0).score(after) >= 0
+    after.rename(before)
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(["x,y,kind", *rows[::-1]]))
+    with pytest.raises(StudyMismatch, match=r"not '.*other\.csv'"):
+        create_study("s", data=other, target="kind", storage=storage)
+    with pytest.raises(StudyMismatch, match="target 'y'"):
+        create_study("s", data=before, target="y", storage=storage)
+
+
+def test_the_same_call_goes_on_with_a_study_that_was_refined(storage: Storage) -> None:
+    """As a script does that is run again: the space in force stays, unless the old one is to be the new one."""
+    wide, narrow = SearchSpace(layers=1, l2=Float(0, 1)), SearchSpace(layers=1, l2=Float(0, 0.5))
+    create_study("s", wide, data="iris", epochs=1, storage=storage)
+    create_study("s", narrow, new_space=True, storage=storage)
+
+    again = create_study("s", wide, data="iris", epochs=1, storage=storage)
+    assert (again.spec.space, again.spec.space_version) == (narrow.to_dict(), 2)
+    back = create_study("s", wide, new_space=True, storage=storage)
+    assert (back.spec.space, back.spec.space_version) == (wide.to_dict(), 3)
+
+
+def test_of_many_who_create_a_study_at_once_all_get_it(database_url: str) -> None:
+    """One makes it, the others open it; one that asks for something else is told so."""
+    code = (
+        "import sys; from caviar import create_study; "
+        "create_study('s', data='iris', seed=int(sys.argv[2]), storage=sys.argv[1])"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, database_url, str(seed)], stderr=subprocess.PIPE, text=True)
+        for seed in (1, 1, 1, 1, 2)
+    ]
+    said = [process.communicate()[1] for process in started]
+
+    opened = open_storage(database_url)
+    seed = opened.get_study("s").seed
+    opened.close()
+    for process, wanted, message in zip(started, (1, 1, 1, 1, 2), said, strict=True):
+        assert (process.returncode == 0) == (wanted == seed), message
+        assert wanted == seed or f"seed = {seed}, not {wanted}" in message
+
+
+@pytest.mark.parametrize("data", [[[1, 2], [3, 4]], DataSpec(source="iris"), 3])
+def test_data_is_a_name_or_a_path(storage: Storage, data: Any) -> None:
+    """What is neither is refused by its type, without its values."""
+    with pytest.raises(DataError, match=f"path of a file or folder, found a {type(data).__name__};"):
+        create_study("s", data=data, storage=storage)
+
+
+def test_all_studies_are_listed(storage: Storage) -> None:
+    """With how many trials they have."""
+    create_study("a", data="iris", epochs=1, storage=storage).sweep(2, n_workers=0)
+    create_study("b", data="iris", storage=storage)
+
+    assert [(found.spec.name, found.n_trials) for found in studies(storage=storage)] == [("a", 2), ("b", 0)]

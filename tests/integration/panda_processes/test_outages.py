@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from caviar.errors import CheckpointError, TrialNotFound
+from caviar.opening import load_study
 from caviar.panda.shelf import Policy
 from caviar.records import TrialState
-from caviar.study import Study, load_study
+from caviar.study import Study
 from caviar.testing.panda import DEADLINE_S, assert_as_retold, files, last_checkpoint
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_a_database_that_restarts_is_waited_for(server: Server, make_study: Call
 FULL_DISK = """
 import resource, signal, sys
 from caviar.cli.panda_start import _text
-from caviar.study import load_study
+from caviar.opening import load_study
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 study = load_study("s", storage=sys.argv[1])

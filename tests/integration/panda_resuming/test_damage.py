@@ -9,8 +9,9 @@ import pytest
 
 from caviar.bootstrap import checkpoint_folder
 from caviar.errors import CheckpointError, DataError
+from caviar.opening import load_study
 from caviar.records import StoredCheckpoint, TrialState
-from caviar.study import Study, load_study
+from caviar.study import Study
 from caviar.testing.panda import (
     assert_as_retold,
     assert_same_state,

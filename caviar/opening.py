@@ -1,0 +1,125 @@
+"""From a name to a study: a new one, the one that is there, or all there are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from caviar.bootstrap import make_storage
+from caviar.data import default_source, load_prepared, resolve
+from caviar.errors import SettingsError, StudyMismatch, StudyNotFound
+from caviar.records import StudySpec, StudySummary
+from caviar.space import SearchSpace
+from caviar.storage import Storage
+from caviar.study import Study
+from caviar.study_settings import (
+    check_kernel,
+    check_settings,
+    check_space,
+    found_data,
+    new_spec,
+    refuse_differences,
+    whole,
+)
+
+
+def create_study(
+    name: str,
+    space: SearchSpace | None = None,
+    *,
+    data: str | Path | None = None,
+    target: str | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    metric: str | None = None,
+    dtype: str | None = None,
+    prune: bool | None = None,
+    new_space: bool = False,
+    storage: str | Storage | None = None,
+) -> Study:
+    """Create a study, or open the one of that name if it asks the same question.
+
+    What is not given is the default for a new study (the lectures' space, `digits` or the data set that the study is
+    named after, seed 0, 20 epochs, `val_accuracy`, float32), and whatever an existing one has.
+
+    Args:
+        name: of the study; no `/`.
+        space: what to sample.
+        data: a data set's name, or a file or folder.
+        target: the column to predict, for tables.
+        seed: 0 to 2**63 - 1; with a trial's number it decides all that is random in the trial.
+        epochs: that each trial is trained.
+        metric: `val_accuracy` (maximised), `val_loss` or `train_loss` (minimised).
+        dtype: `float32` or `float64`.
+        prune: end trials early that are behind those before them; see :mod:`caviar.execution.halving`.
+        new_space: where the study exists with another space, make this one its next version: trials to come are drawn
+            from it, and each trial says from which version it was drawn.
+        storage: URL of the trial database, or an open one; see `caviar.bootstrap.storage_url`.
+
+    Raises:
+        StudyMismatch: the study exists with other settings; the message says which.
+        DataError, SpaceError, SettingsError: these are not valid.
+    """
+    seed, epochs = whole("seed", seed), whole("epochs", epochs)
+    check_settings(seed, epochs, metric, dtype)
+    if space is not None:
+        check_space(space)
+    elif new_space:
+        raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")
+    given = {"seed": seed, "epochs": epochs, "metric": metric, "dtype": dtype, "prune": prune}
+    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if space is not None:
+        asked["space"] = space.to_dict()
+    opened = storage if isinstance(storage, Storage) else make_storage(storage)
+    try:
+        found = opened.get_study(name)
+    except StudyNotFound:
+        spec = new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
+        prepared = load_prepared(spec.data, spec.dtype)
+        spec = replace(spec, data=replace(spec.data, fingerprint=prepared[0].fingerprint))
+        try:
+            return Study(opened.create_study(spec), opened, prepared)
+        except StudyMismatch:  # another process was faster
+            found = opened.get_study(name)
+    if data is not None or target is not None:
+        wanted = replace(found.data, target=target) if data is None else resolve(data, target)
+        asked["data"] = found_data(wanted, found)
+    return Study(_continued(found, asked, new_space, opened), opened)
+
+
+def _continued(found: StudySpec, asked: dict[str, Any], new_space: bool, storage: Storage) -> StudySpec:
+    """Return a study that exists, with what is asked for: its next space, or where its data lies now."""
+    space = asked.get("space", found.space)
+    # an earlier version of its space asks the same question: the study has been refined since
+    if new_space or space in storage.spaces(found.name):
+        asked = {**asked, "space": found.space}
+    refuse_differences(found, asked)
+    check_kernel(found)
+    data = asked.get("data", found.data)
+    if data != found.data:
+        storage.move_data(found.name, data.source, data.target)
+    if new_space and space != found.space:
+        storage.add_space(found.name, space)
+    return storage.get_study(found.name)
+
+
+def load_study(name: str, *, storage: str | Storage | None = None) -> Study:
+    """Open an existing study.
+
+    Raises:
+        StudyNotFound: there is none of that name.
+    """
+    opened = storage if isinstance(storage, Storage) else make_storage(storage, create=False)
+    return Study(opened.get_study(name), opened)
+
+
+def studies(*, storage: str | Storage | None = None) -> list[StudySummary]:
+    """Return all studies of a trial database at a glance, oldest first."""
+    if isinstance(storage, Storage):
+        return storage.studies()
+    opened = make_storage(storage, create=False)
+    try:
+        return opened.studies()
+    finally:
+        opened.close()
