@@ -1,8 +1,9 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, also where the power is cut."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,19 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = path.parent / f".{path.name}.{secrets.token_hex(8)}.part"
     try:
         yield beside
+        sync(beside)
         beside.replace(path)
+        sync(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 
@@ -18,6 +19,8 @@ from caviar.wording import counted
 
 #: Seconds between two plain lines.
 _LINE_INTERVAL_S = 2.0
+#: When nothing has come for so long, people are told what is being waited for.
+_PATIENCE_S = 3.0
 
 
 class SweepDisplay:
@@ -29,6 +32,8 @@ class SweepDisplay:
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._last: SweepProgress | None = None
         self._printed_at = 0.0
+        self._waiting = threading.Timer(_PATIENCE_S, self._say_what_is_awaited)
+        self._waiting.daemon = True
 
     def __enter__(self) -> SweepDisplay:
         spec = self._spec
@@ -37,11 +42,18 @@ class SweepDisplay:
         print(intro, file=sys.stderr)
         if self._live:
             self._live.start()
+        self._waiting.start()
         return self
+
+    def _say_what_is_awaited(self) -> None:
+        compiling = ": the first sweep after an installation compiles its kernel, which takes 10 to 30 s"
+        is_compiled = self._spec.kernel == "compiled"
+        self._console.print(f"preparing{compiling if is_compiled else ''}", highlight=False, soft_wrap=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._waiting.cancel()
         if self._live:
             self._live.stop()
         elif self._last is not None:
@@ -49,6 +61,7 @@ class SweepDisplay:
 
     def update(self, progress: SweepProgress) -> None:
         """Show where the sweep stands."""
+        self._waiting.cancel()
         self._last = progress
         if self._live:
             self._live.update(block(progress, self._spec.metric), refresh=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,8 +24,14 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
         numbers.append(hangup)
     before = {number: signal.signal(number, ask) for number in numbers}
+
+    def is_interrupted() -> bool:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            signal.signal(signal.SIGTERM, ask)  # in the place of Ray's, which comes with it and prints a stack
+        return asked
+
     try:
-        yield lambda: asked
+        yield is_interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

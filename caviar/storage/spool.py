@@ -17,6 +17,7 @@ from typing import Any
 
 from caviar.errors import StorageError
 from caviar.records import StudySpec, TrialResult
+from caviar.replacing import sync
 from caviar.storage.plain import from_record, to_record
 
 DEFAULT_FOLDER = "caviar-spool"
@@ -71,7 +72,7 @@ class Spool:
                 file.flush()
                 os.fsync(file.fileno())
             if not size:
-                _sync_folder(self.path.parent)
+                sync(self.path.parent)
         except OSError as error:
             self._cut(size)
             raise StorageError(
@@ -108,10 +109,12 @@ class Spool:
     def _count(self) -> int:
         if not self._size():
             return 0
-        with suppress(OSError):
-            whole = self.path.read_bytes().rpartition(b"\n")
-            if whole[2]:  # a process died while it wrote this line
-                self._cut(len(whole[0]) + 1 if whole[1] else 0)
+        with suppress(OSError), self.path.open("rb") as file:
+            end = 0
+            for line in file:  # a line at a time: there may be a gigabyte
+                end += len(line) if line.endswith(b"\n") else 0
+            if end < self._size():  # a process died while it wrote the last line
+                self._cut(end)
         return sum(1 for _ in self._results()) if self._size() else 0
 
     def _results(self) -> Iterator[TrialResult]:
@@ -128,12 +131,3 @@ class Spool:
                 f"cannot read {str(self.path)!r}, where results wait for the database: {error}; move the file away "
                 "to train those trials again"
             ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the name of a new file to the disk, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

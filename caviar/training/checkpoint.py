@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,11 +80,8 @@ def write_arrays(
     whole[_CHECKSUM] = _checksum(arrays, whole)
     content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=whole)
     try:
-        with replacing(path) as beside, beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(path.parent)
+        with replacing(path) as beside:
+            beside.write_bytes(content)
     except OSError as error:
         raise CheckpointError(f"could not write the {noun} {str(path)!r}: {error.strerror or error}") from error
 
@@ -138,12 +134,3 @@ def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> 
         found = zlib.crc32(json.dumps([name, str(array.dtype), array.shape]).encode(), found)
         found = zlib.crc32(np.asarray(array, order="C").data.cast("B") if array.size else b"", found)
     return f"{found:08x}"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

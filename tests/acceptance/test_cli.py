@@ -292,6 +292,21 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, numb
 
 
 @pytest.mark.ray
+def test_a_sweep_on_ray_is_ended_without_noise(caviar: Caviar) -> None:
+    """As batch systems end it; Ray would print a stack."""
+    with caviar.start("sweep", "digits", "--workers", "1", "--trials", "9000") as process:
+        assert process.stderr is not None
+        while " running, " not in process.stderr.readline():  # so many are with Ray
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        err = process.communicate(timeout=caviar.timeout_s)[1]
+
+    assert process.returncode == 130, err
+    assert "SIGTERM" not in err and "@" not in err
+    assert err.endswith("caviar: interrupted; run the same command to go on\n")
+
+
+@pytest.mark.ray
 def test_doctor_says_what_is_wrong_and_what_to_do(caviar: Caviar) -> None:
     """All is well here, first without a database; an address where nobody is and a lost server are problems."""
     fresh = caviar.json("doctor", "--json")
