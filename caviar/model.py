@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from caviar.data.labels import named_labels
 from caviar.data.preparation import Preparation
 from caviar.data.raw import Column
 from caviar.data.scaling import Scaling
@@ -77,10 +78,15 @@ class Model:
         """The architecture."""
         return Hyperparameters.from_params(self.params).network(len(self.preparation.features), len(self.classes))
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The C classes as labels: whole numbers or truth values where all of them are, else their names."""
+        return named_labels(self.classes)
+
     def predict(self, examples: Given) -> np.ndarray:
-        """Return the name of the most probable class of each example, shape (N,); see :meth:`predict_proba`."""
-        names: np.ndarray = np.array(self.classes)[self.predict_proba(examples).argmax(axis=1)]
-        return names
+        """Return the label of the most probable class of each example, shape (N,); see :meth:`predict_proba`."""
+        predicted: np.ndarray = self.labels[self.predict_proba(examples).argmax(axis=1)]
+        return predicted
 
     def predict_proba(self, examples: Given) -> np.ndarray:
         """Return the probability of each class, shape (N, C), in the dtype of training; a row sums to 1.
@@ -115,16 +121,21 @@ class Model:
                 probabilities[first : first + BLOCK] = (z / z.sum(axis=0)).T
         return probabilities
 
-    def score(self, examples: Given) -> float:
+    def score(self, examples: Given, labels: Sequence[Any] | np.ndarray | None = None) -> float:
         """Return the accuracy: the share of examples that are predicted right, of those that have a label.
 
         Args:
-            examples: as for :meth:`predict_proba`, with the labels where the training data had them.
+            examples: as for :meth:`predict_proba`.
+            labels: the true class of each, shape (N,); where absent, they are where the training data had them.
 
         Raises:
             DataError: they are not like those that were trained on, or none has a label.
         """
         x, names = self.preparation.labelled(examples)
+        if labels is not None:
+            if len(labels) != len(x):
+                raise DataError(f"expected a label for each of {len(x)} examples, found {len(labels)}")
+            names = _names_of(labels)
         if names is None:
             target = self.preparation.target
             where = f" in column {target!r}" if target else ""
@@ -261,6 +272,15 @@ def _check_arrays(model: Model) -> None:
         raise ValueError("expected positive scales and variances")
     if not 0 <= model.step < 2**63 or not 0 <= model.epoch < 2**63:
         raise ValueError(f"expected numbers of steps and epochs, found {model.step} and {model.epoch}")
+
+
+def _names_of(labels: Sequence[Any] | np.ndarray) -> np.ndarray | None:
+    """Return the names that the training data's classes would have, None where there is no label; see `label_names`."""
+    import pandas as pd  # takes longer than to classify
+
+    from caviar.data.tables import label_names
+
+    return label_names(pd.DataFrame({"label": list(labels)}), "label")
 
 
 def _column(about: Any) -> Column:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from caviar.bootstrap import make_storage
 from caviar.data import default_source, load_prepared, resolve
-from caviar.errors import SettingsError, StudyMismatch, StudyNotFound
+from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
 from caviar.records import StudySpec, StudySummary
-from caviar.space import SearchSpace
+from caviar.space import Domain, SearchSpace, Value
 from caviar.storage import Storage
 from caviar.study import Study
 from caviar.study_settings import (
@@ -26,7 +27,7 @@ from caviar.study_settings import (
 
 def create_study(
     name: str,
-    space: SearchSpace | None = None,
+    space: Mapping[str, Domain | Value] | None = None,
     *,
     data: str | Path | None = None,
     target: str | None = None,
@@ -45,7 +46,7 @@ def create_study(
 
     Args:
         name: of the study; no `/`.
-        space: what to sample.
+        space: what to sample, a :class:`caviar.SearchSpace` or what it is made of.
         data: a data set's name, or a file or folder.
         target: the column to predict, for tables.
         seed: 0 to 2**63 - 1; with a trial's number it decides all that is random in the trial.
@@ -62,8 +63,11 @@ def create_study(
         DataError, SpaceError, SettingsError: these are not valid.
     """
     seed, epochs = whole("seed", seed), whole("epochs", epochs)
-    check_settings(seed, epochs, metric, dtype)
+    check_settings(seed, epochs, metric, dtype, prune)
     if space is not None:
+        if not isinstance(space, Mapping):
+            raise SpaceError(f"expected a SearchSpace, as SearchSpace(learning_rate=0.1), found {space!r}")
+        space = space if isinstance(space, SearchSpace) else SearchSpace(**space)
         check_space(space)
     elif new_space:
         raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")

@@ -25,7 +25,7 @@ from caviar.records import (
 )
 from caviar.repeats import Retest, retest_study
 from caviar.storage import Storage
-from caviar.study_settings import check_workers, whole
+from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers, counted_to, whole
 from caviar.training.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ class Study:
         """Return the same as :meth:`pages`, as frames."""
         return self.storage.frame_pages(self.name, where=where, size=size)
 
-    def reports(self, number: int) -> Reports:
-        """Return the curve of one trial."""
-        return self.storage.reports(self.name, number)
+    def reports(self, trial: Trial | int) -> Reports:
+        """Return the curve of one trial, given by itself or its number."""
+        return self.storage.reports(self.name, _number(trial))
 
     def sweep(
         self,
@@ -124,10 +124,8 @@ class Study:
             on_progress: called a few times a second.
             is_interrupted: asked as often whether to stop.
         """
-        if n_trials < 1:
-            raise SettingsError(f"trials must be at least 1, found {n_trials}")
-        check_workers(n_workers)
-        return self._sweep(n_trials, n_workers, address, on_progress, is_interrupted)
+        n_trials = counted_to("trials", n_trials, MOST_TRIALS)
+        return self._sweep(n_trials, check_workers(n_workers), address, on_progress, is_interrupted)
 
     def _sweep(
         self,
@@ -192,10 +190,8 @@ class Study:
             TrialNotFound: no trial is COMPLETE.
             StudyBusy: another coordinator sweeps this study.
         """
-        n_best, n_times = whole("best", n_best) or 0, whole("times", n_times) or 0
-        if n_best < 1 or n_times < 1:
-            raise SettingsError(f"best and times must be at least 1, found {n_best} and {n_times}")
-        check_workers(n_workers)
+        n_best, n_times = counted_to("best", n_best, MOST_TRIALS), counted_to("times", n_times, MOST_TIMES)
+        n_workers = check_workers(n_workers)
 
         def train(plan: PlanRepeats) -> None:
             self._sweep(None, n_workers, address, on_progress, is_interrupted, plan)
@@ -270,6 +266,7 @@ class Study:
         """
         from caviar.panda.start import Horizon
 
+        epochs, more_epochs = whole("epochs", epochs), whole("more epochs", more_epochs)
         horizon = Horizon(epochs=epochs, more_epochs=more_epochs, until_stopped=until_stopped)
         nursery = self._nursery(
             address,
@@ -409,7 +406,9 @@ def _warn(line: str) -> None:
 
 
 def _number(trial: Trial | int) -> int:
-    number = trial.number if isinstance(trial, Trial) else trial
-    if not isinstance(number, int):
-        raise SettingsError(f"a trial is given as a Trial or by its number, found {trial!r}")
+    if isinstance(trial, Trial):
+        return trial.number
+    number = whole("the number of a trial", trial)
+    if number is None:
+        raise SettingsError("a trial is given as a Trial or by its number, found None")
     return number

@@ -19,6 +19,9 @@ from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.training.hyperparameters import Hyperparameters, check_param
 
 DEFAULT_EPOCHS = 20
+#: Trials of a study, and times that the best are trained again: more than anybody can, so that they were mistyped.
+MOST_TRIALS = 1_000_000_000
+MOST_TIMES = 100_000
 #: Metrics of which more is better; of the others, less.
 _MAXIMIZED = ("val_accuracy",)
 
@@ -27,8 +30,10 @@ def check_space(space: SearchSpace) -> None:
     """Check that the built-in network knows each param, and allows all that may be sampled.
 
     Raises:
-        SpaceError: a name is unknown (the message lists those there are), or a value is out of bounds.
+        SpaceError: it is empty, a name is unknown (the message lists those there are), or a value is out of bounds.
     """
+    if not space:
+        raise SpaceError("the space is empty; give at least one param, as in SearchSpace(learning_rate=0.1)")
     for name, domain in space.items():
         match domain:
             case Float() | Int():
@@ -148,12 +153,30 @@ def whole(name: str, value: Any) -> int | None:
         SettingsError: it is none.
     """
     try:
-        return None if value is None else operator.index(value)
+        if not isinstance(value, bool):  # which Python takes for a number
+            return None if value is None else operator.index(value)
     except TypeError:
-        raise SettingsError(f"{name} must be a whole number, found {value!r}") from None
+        pass
+    raise SettingsError(f"{name} must be a whole number, found {value!r}")
 
 
-def check_settings(seed: int | None, epochs: int | None, metric: str | None, dtype: str | None) -> None:
+def counted_to(name: str, value: Any, most: int, *, least: int = 1) -> int:
+    """Return a whole number of any library as Python's own, within bounds.
+
+    Raises:
+        SettingsError: it is none, or beyond them.
+    """
+    number = whole(name, value)
+    if number is None or number < least:
+        raise SettingsError(f"{name} must be at least {least}, found {value!r}")
+    if number > most:
+        raise SettingsError(f"{name} must be at most {most}, found {value!r}")
+    return number
+
+
+def check_settings(
+    seed: int | None, epochs: int | None, metric: str | None, dtype: str | None, prune: bool | None
+) -> None:
     """Refuse settings out of bounds; None is one that is not given.
 
     Raises:
@@ -167,13 +190,17 @@ def check_settings(seed: int | None, epochs: int | None, metric: str | None, dty
         raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
     if dtype is not None and dtype not in ("float32", "float64"):
         raise SettingsError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
+    if prune is not None and not isinstance(prune, bool):
+        raise SettingsError(f"prune must be True or False, found {prune!r}")
 
 
-def check_workers(n_workers: int | None) -> None:
-    """Refuse a negative number of workers; None is one that is not given.
+def check_workers(n_workers: Any) -> int | None:
+    """Return a number of workers as Python's own; None is one that is not given.
 
     Raises:
-        SettingsError: it is below 0.
+        SettingsError: it is no whole number, or below 0.
     """
-    if n_workers is not None and n_workers < 0:
-        raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {n_workers}")
+    number = whole("workers", n_workers)
+    if number is not None and number < 0:
+        raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {number}")
+    return number

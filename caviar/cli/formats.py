@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -32,7 +33,7 @@ def print_rows(rows: Sequence[Row], format: str, columns: Sequence[str], empty: 
     elif format == "json":
         print_json(rows)
     elif format == "csv":
-        _print_csv(rows, _columns(rows) or columns)
+        print_csv(rows, _columns(rows) or columns)
     else:
         _print_parquet(rows, _columns(rows) or columns)
 
@@ -47,17 +48,31 @@ def check_terminal(format: str) -> None:
         raise SettingsError("parquet is binary and stdout is a terminal; send it to a file: caviar ... > FILE")
 
 
-def _print_csv(rows: Sequence[Row], names: Sequence[str]) -> None:
+def print_csv(rows: Iterable[Row], names: Sequence[str]) -> None:
+    """Print rows as CSV, one after the other, below the names of their columns."""
     plain = csv.writer(sys.stdout, lineterminator="\n")
     # Readers end a line at a carriage return too, which Python does not quote where lines end in another.
     quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for line in (names, *([row.get(name) for name in names] for row in rows)):
+    for line in itertools.chain([names], ([row.get(name) for name in names] for row in rows)):
         has_return = any(isinstance(cell, str) and "\r" in cell for cell in line)
         (quoted if has_return else plain).writerow(line)
 
 
 def print_json(value: Any) -> None:
     """Print plain data as strict JSON: numbers that it does not know become null."""
+    print(_json_text(value))
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print a list of plain data as `print_json` does, one after the other: it need not fit in memory."""
+    gap = "["
+    for value in values:
+        sys.stdout.write(gap + _json_text(value))
+        gap = ", "
+    print("[]" if gap == "[" else "]")
+
+
+def _json_text(value: Any) -> str:
     # JSON has numbers of any length, Python's writer has not: a mark that no text holds keeps their places.
     mark = os.urandom(16).hex()
 
@@ -68,7 +83,7 @@ def print_json(value: Any) -> None:
         text = json.dumps(value, allow_nan=False, default=digits)
     except ValueError:
         text = json.dumps(_strict(value), allow_nan=False, default=digits)
-    print(re.sub(f'"{mark}([^"]*)"', r"\1", text) if mark in text else text)
+    return re.sub(f'"{mark}([^"]*)"', r"\1", text) if mark in text else text
 
 
 def _strict(value: Any) -> Any:

@@ -10,6 +10,7 @@ import re
 import sys
 
 from caviar.cli.front_page import FRONT_PAGE
+from caviar.cli.talk import open_talk
 from caviar.errors import CaviarError
 
 #: What a write to stdout fails with: it is full, broken, or closed.
@@ -20,6 +21,7 @@ def main() -> None:
     """Run the command line and exit."""
     # Imports make a great many objects that stay: looking for garbage among them takes a tenth of the start.
     gc.set_threshold(100_000, 50, 100)
+    open_talk()
     if sys.stdout is None:  # closed by whoever started this: what would be printed goes nowhere
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if isinstance(sys.stdout, io.TextIOWrapper):

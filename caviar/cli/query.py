@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from caviar.bootstrap import make_storage
 from caviar.cli.arguments import split_trial_name
-from caviar.cli.formats import print_json, print_rows
+from caviar.cli.formats import check_terminal, print_csv, print_json, print_json_list, print_rows
 from caviar.cli.rows import CSV_COLUMNS, flat_row, run_row, study_row, trial_row
 from caviar.cli.runs import print_runs
 from caviar.cli.tables import print_table, print_values, shown, sparkline
 from caviar.errors import QueryError
 from caviar.records import Trial
 from caviar.storage import Storage
+
+#: Trials read at a time, of however many there are.
+_PAGE = 10_000
 
 
 def print_studies(tag: str | None, format: str, url: str | None) -> int:
@@ -46,15 +51,29 @@ def print_trials(
     """Print trials of a study."""
     if limit is not None and limit < 0:
         raise QueryError(f"limit must be at least 0, found {limit}")
+    check_terminal(format)
     storage = make_storage(url, create=False)
-    trials = storage.trials(study, where=where, sort=sort, limit=limit)
-    storage.close()
-    if format == "json":
-        print_json([trial_row(trial) for trial in trials])
-    elif format == "table":
-        print_table([_table_row(trial) for trial in trials], "no trials match")
-    else:
-        print_rows([flat_row(trial) for trial in trials], format, CSV_COLUMNS, "")
+
+    def found() -> Iterator[Trial]:
+        if sort is not None or limit == 0:
+            yield from storage.trials(study, where=where, sort=sort, limit=limit)
+        else:
+            pages = storage.pages(study, where=where, size=_PAGE if limit is None else min(limit, _PAGE))
+            yield from itertools.islice(itertools.chain.from_iterable(pages), limit)
+
+    try:
+        if format == "json":
+            print_json_list(map(trial_row, found()))
+        elif format == "csv":
+            # read twice rather than kept: the names of the columns are known when all are seen
+            names = dict.fromkeys(name for trial in found() for name in flat_row(trial))
+            print_csv(map(flat_row, found()), list(names) or CSV_COLUMNS)
+        elif format == "table":
+            print_table([_table_row(trial) for trial in found()], "no trials match")
+        else:
+            print_rows([flat_row(trial) for trial in found()], format, CSV_COLUMNS, "")
+    finally:
+        storage.close()
     return 0
 
 

@@ -8,12 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 from caviar.bootstrap import storage_url
-from caviar.cli.formats import print_rows
+from caviar.cli.formats import check_terminal, print_rows
 from caviar.storage import run_sql
 
 
 def print_sql(statement: str, limit: int, timeout_s: float, format: str, url: str | None) -> int:
     """Run a statement and print what it found."""
+    check_terminal(format)
     found = run_sql(storage_url(url), statement, limit=limit, timeout_s=timeout_s)
     names = _distinct(found.columns)
     rows = [dict(zip(names, map(_plain, row), strict=True)) for row in found.rows]

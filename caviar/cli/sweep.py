@@ -13,13 +13,12 @@ from caviar.cli.display import SweepDisplay
 from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
 from caviar.cli.tables import print_values
-from caviar.errors import SettingsError
 from caviar.opening import create_study
 from caviar.records import Direction, SweepResult
 from caviar.search.refine import LEAST_TRIALS
 from caviar.space import SearchSpace
 from caviar.study import Study
-from caviar.study_settings import check_workers
+from caviar.study_settings import MOST_TRIALS, check_workers, counted_to
 from caviar.wording import command
 
 
@@ -42,8 +41,7 @@ def run_sweep(
     as_json: bool,
 ) -> int:
     """Run a sweep to its end, or until Ctrl-C; return the exit code."""
-    if n_trials < 1:
-        raise SettingsError(f"trials must be at least 1, found {n_trials}")
+    counted_to("trials", n_trials, MOST_TRIALS)
     check_workers(n_workers)
     search_space = SearchSpace.from_toml(space) if space else None
     if n_workers != 0 and (cluster := cluster_address(address)) is not None:

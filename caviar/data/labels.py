@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,15 @@ def encode_labels(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str
     elif kind not in "UO":
         raise DataError(f"expected class labels in {where}, found {values.dtype}")
     return _encode_words(_words(values.tolist(), where))
+
+
+def named_labels(classes: Sequence[str]) -> np.ndarray:
+    """Return class names as labels, shape (C,): int64 where all are whole numbers, bool where they are truth values."""
+    if all(map(_is_whole, classes)):
+        return np.array([int(name) for name in classes])
+    if set(classes) <= {"False", "True"}:
+        return np.array([name == "True" for name in classes])
+    return np.array(classes)
 
 
 def check_missing(n_missing: int, n_rows: int, where: str) -> None:

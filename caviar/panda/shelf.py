@@ -31,6 +31,9 @@ class Policy:
     keep: int = 20
 
     def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if not isinstance(getattr(self, name), int):
+                raise SettingsError(f"{name} must be a whole number, found {getattr(self, name)!r}")
         if self.every < 1:
             raise SettingsError(f"a checkpoint is made every 1 or more epochs, found {self.every}")
         if self.keep < 0:

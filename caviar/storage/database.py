@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import sqlite3
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import quote
 
 from sqlalchemy import create_engine, event, exc
 from sqlalchemy.engine import URL, Connection, Engine, Row
@@ -187,7 +189,7 @@ _ADVICE = (
     ("file is not a database", "; the file holds something else: give another path"),
     ("file is encrypted or is not a database", "; the file holds something else: give another path"),
     ("readonly database", "; make the file and its folder writable, or give another path"),
-    ("unable to open database file", "; check that its folder is writable"),
+    ("unable to open database file", "; make its folder writable, or, to read a copy at rest, end the URL in ?mode=ro"),
     ("permission denied", "; have the rights granted, or give another user in the URL"),
     ("Connection refused", "; check that the server runs and that host and port are right"),
 )
@@ -240,7 +242,10 @@ def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
         # Every thread must see the one database in memory.
         options["poolclass"] = StaticPool
     # What the URL asks for is done below; the driver would take it for a part of the path.
-    engine = create_engine(url.set(query={}), **options)
+    address = url.set(query={})
+    if path is not None and read_only and _cannot_change(path):
+        address = url.set(database=f"file:{quote(str(path.absolute()))}", query={"uri": "true", "immutable": "1"})
+    engine = create_engine(address, **options)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
@@ -267,6 +272,11 @@ def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _cannot_change(path: Path) -> bool:
+    """Return whether nobody can write a file here: SQLite, which would make files beside it, may be told so."""
+    return not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
 
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:

@@ -115,6 +115,7 @@ class SqlStorage(Storage):
 
     def reserve_numbers(self, study: str, below: int) -> None:
         counts = schema.study_counts.c
+        below = rows.check_number(below - 1) + 1 if below > 0 else 0
 
         def work(connection: Connection) -> None:
             key = self.study_key(connection, study)

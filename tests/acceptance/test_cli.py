@@ -291,6 +291,27 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, numb
     assert [(row["number"], row["state"], row["epoch"]) for row in rows] == [(n, "COMPLETE", 12) for n in range(150)]
 
 
+def test_a_sweep_goes_on_where_nobody_listens(caviar: Caviar) -> None:
+    """Whoever read stderr has left: all is trained, and told on stdout."""
+    process = caviar.start("sweep", "digits", "--workers", "0", "--trials", "150", "--epochs", "12", "--json")
+    assert process.stderr is not None and process.stdout is not None
+    process.stderr.readline()
+    process.stderr.close()
+
+    summary = json.loads(process.stdout.read())
+
+    assert process.wait(caviar.timeout_s) == 0
+    process.stdout.close()
+    assert (summary["complete"], summary["interrupted"]) == (150, False)
+
+
+def test_python_runs_the_package(caviar: Caviar) -> None:
+    """Where no `caviar` is on the path."""
+    done = subprocess.run([sys.executable, "-m", "caviar", "--version"], capture_output=True, text=True, check=True)
+
+    assert done.stdout == caviar.run("--version").stdout
+
+
 @pytest.mark.ray
 def test_a_sweep_on_ray_is_ended_without_noise(caviar: Caviar) -> None:
     """As batch systems end it; Ray would print a stack."""

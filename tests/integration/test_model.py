@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,15 +134,43 @@ def test_the_score_of_a_named_set_and_of_arrays(storage: Storage, tmp_path: Path
     study.sweep(1, n_workers=0)
     model = study.model()
 
-    expected = np.mean(model.predict(raw.x) == raw.y.astype(str))
+    expected = np.mean(model.predict(raw.x) == raw.y)
 
-    assert model.score(tmp_path / "data.npz") == expected
+    assert model.score(tmp_path / "data.npz") == model.score(raw.x, raw.y) == expected
     with pytest.raises(DataError, match=r"^expected examples with labels, found none; predict\(\) needs none$"):
         model.score(tmp_path / "bare.npz")
     named = create_study("n", SearchSpace(hidden_units=8), data=name, epochs=3, storage=storage)
     named.sweep(1, n_workers=0)
     model = named.model()
-    assert model.score(name) == np.mean(model.predict(name) == np.array(raw.classes)[raw.y])
+    assert (
+        model.score(name)
+        == model.score(raw.x, model.labels[raw.y])
+        == np.mean(model.predict(name) == model.labels[raw.y])
+    )
+
+
+@pytest.mark.parametrize(
+    "labels", [[-1, 0, 10], [True, False], ["no", "yes"], ["1", "x"], [1.0, 2.0], [np.uint8(3), np.uint8(7)]]
+)
+def test_labels_come_back_as_they_were(storage: Storage, tmp_path: Path, labels: list[Any]) -> None:
+    """Numbers as numbers, so that they equal those that were given; a score takes them, too, with gaps."""
+    generator = np.random.default_rng(0)
+    y = np.array(labels)[generator.integers(len(labels), size=90)]
+    frame = pd.DataFrame({"a": generator.normal(size=90), "b": generator.normal(size=90), "kind": y})
+    frame.to_parquet(tmp_path / "x.parquet")
+    study = create_study("s", SearchSpace(hidden_units=8), data=tmp_path / "x.parquet", target="kind", storage=storage)
+    study.sweep(1, n_workers=0)
+    study.model().save(tmp_path / "m.safetensors")
+
+    for model in (study.model(), caviar.load_model(tmp_path / "m.safetensors")):
+        predicted = model.predict(frame)
+        assert set(predicted.tolist()) <= set(labels)
+        assert predicted.dtype.kind == ("i" if y.dtype.kind in "uf" else y.dtype.kind)
+        assert model.score(frame) == model.score(frame, y) == model.score(frame, [*y]) == np.mean(predicted == y)
+        gaps = [None, *y[1:].tolist()]
+        assert model.score(frame, gaps) == np.mean(predicted[1:] == y[1:])
+        with pytest.raises(DataError, match="expected a label for each of 90 examples, found 3"):
+            model.score(frame, y[:3])
 
 
 @pytest.mark.parametrize("labels", [None, [None] * 3, [0.5, 1.5, 2.5], [b"a", b"b", b"c"], ["", " ", None]])

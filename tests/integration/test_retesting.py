@@ -203,7 +203,7 @@ def test_what_cannot_be_tested_again_is_refused(storage: Storage) -> None:
         study.retest()
     study.sweep(2, n_workers=0)
     for numbers in ((0, 1), (1, 0)):
-        with pytest.raises(SettingsError, match="best and times must be at least 1, found"):
+        with pytest.raises(SettingsError, match=r"(best|times) must be at least 1, found 0"):
             study.retest(*numbers)
     with pytest.raises(SettingsError, match=r"best must be a whole number, found 2\.5"):
         study.retest(2.5)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from caviar.errors import DataError, DataNotFound, SettingsError, SpaceError, StudyBusy, StudyMismatch
@@ -99,6 +100,10 @@ def test_a_moved_file_is_the_same_data(storage: Storage, tmp_path: Path) -> None
         ({"seed": -1}, SettingsError, "seed must be 0 to"),
         ({"epochs": 0}, SettingsError, "epochs must be at least 1, found 0"),
         ({"metric": "f1"}, SettingsError, "unknown metric 'f1' .known: train_loss, val_loss, val_accuracy."),
+        ({"epochs": True}, SettingsError, "epochs must be a whole number, found True"),
+        ({"prune": "no"}, SettingsError, "prune must be True or False, found 'no'"),
+        ({"space": SearchSpace()}, SpaceError, "the space is empty; give at least one param"),
+        ({"space": 3}, SpaceError, r"expected a SearchSpace, as SearchSpace\(learning_rate=0.1\), found 3"),
         ({"dtype": "float16"}, SettingsError, "dtype must be 'float32' or 'float64', found 'float16'"),
         ({"space": SearchSpace(lr=0.1)}, SpaceError, "the space: unknown param 'lr'"),
         ({"space": SearchSpace(layers=Int(0, 9))}, SpaceError, "the space: layers must be a whole number in"),
@@ -121,13 +126,42 @@ def test_settings_that_are_not_valid_make_no_study(
     assert storage.studies() == []
 
 
-@pytest.mark.parametrize(("n_trials", "n_workers"), [(0, 0), (-1, 0), (1, -1)])
-def test_a_budget_that_is_not_valid_is_refused(storage: Storage, n_trials: int, n_workers: int) -> None:
-    """There is at least one trial to train, and no negative number of workers."""
+@pytest.mark.parametrize(
+    ("n_trials", "n_workers", "message"),
+    [
+        (0, 0, "trials must be at least 1, found 0"),
+        (-1, 0, "trials must be at least 1, found -1"),
+        (10**20, 0, "trials must be at most 1000000000, found 1"),
+        (None, 0, "trials must be at least 1, found None"),
+        (7.5, 0, "trials must be a whole number, found 7.5"),
+        ("7", 0, "trials must be a whole number, found '7'"),
+        (True, 0, "trials must be a whole number, found True"),
+        (1, -1, "workers must be at least 0"),
+        (1, 1.5, "workers must be a whole number, found 1.5"),
+    ],
+)
+def test_a_budget_that_is_not_valid_is_refused(storage: Storage, n_trials: Any, n_workers: Any, message: str) -> None:
+    """There is at least one trial to train, and no negative number of workers; nothing is written."""
     study: Study = create_study("iris", storage=storage)
 
-    with pytest.raises(SettingsError, match="must be at least"):
+    with pytest.raises(SettingsError, match=message):
         study.sweep(n_trials, n_workers=n_workers)
+    with study.panda(params={"layers": 1}, epochs=1) as panda:
+        assert panda.trial.number == 0
+
+
+def test_numbers_of_other_libraries_are_numbers(storage: Storage) -> None:
+    """As they come out of a frame, for all that is counted or named by number."""
+    study = create_study("iris", {"layers": 1}, epochs=np.int64(2), seed=np.uint8(3), storage=storage)
+
+    study.sweep(np.int64(2), n_workers=np.int32(0))
+    study.retest(np.int64(1), np.int16(1), n_workers=0)
+    with study.panda(np.int64(1), more_epochs=np.int64(1)) as panda:
+        list(panda)
+
+    assert (panda.trial.number, panda.trial.epoch) == (2, 3)  # of equal params trial 1 was the retest
+    assert len(study.reports(study.to_frame().number.iloc[0])) == len(study.reports(study.trials()[0])) == 2
+    assert study.model(np.int64(1)).name == "iris/1"
 
 
 def test_data_that_has_moved_is_found_where_it_is_said_to_be(storage: Storage, tmp_path: Path) -> None:

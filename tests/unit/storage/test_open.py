@@ -200,3 +200,19 @@ def test_the_package_imports_no_database_library() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
 
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+def test_a_file_in_a_folder_that_nobody_can_write_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk that is mounted read-only: SQLite makes no files beside it, whatever is in its name."""
+    storage = open_storage(f"sqlite:///{tmp_path}/a b%23%25.db")
+    storage.create_study(make_spec())
+    storage.close()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+
+    found = open_storage(f"sqlite:///{tmp_path}/a b%23%25.db?mode=ro")
+
+    assert [summary.spec.name for summary in found.studies()] == ["digits"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a b#%.db"]
+    with pytest.raises(StorageError, match="mode=ro"):
+        found.create_study(make_spec("other"))
+    found.close()

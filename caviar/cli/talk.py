@@ -1,0 +1,40 @@
+"""What the command line says to people: on stderr, for as long as somebody listens."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+class Talk(io.TextIOWrapper):
+    """A text stream whose reader may go away: what is said goes nowhere then, and the work goes on."""
+
+    def write(self, text: str, /) -> int:
+        """See :meth:`io.TextIOBase.write`."""
+        try:
+            return super().write(text)
+        except OSError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        """See :meth:`io.IOBase.flush`."""
+        try:
+            super().flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # what waits in the buffer is written there, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
+def open_talk() -> None:
+    """Let nothing that is written to stderr end the program."""
+    if sys.stderr is None:  # closed by whoever started this: else `print` would take stdout
+        sys.stderr = Talk(open(os.devnull, "wb"))  # noqa: PTH123, SIM115 - which is no file to be closed
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = Talk(
+            sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True
+        )
