@@ -24,7 +24,7 @@ EPOCH_METRICS = ("train_loss", "val_loss", "val_accuracy")
 class TrialState(StrEnum):
     """What became of a trial (the five words of Optuna)."""
 
-    WAITING = "WAITING"  # sampled, not yet handed to a worker
+    WAITING = "WAITING"  # drawn, and in the queue or in its first slice: nothing has come of it yet
     RUNNING = "RUNNING"  # a worker trains it, or would if the coordinator were alive
     COMPLETE = "COMPLETE"  # trained to its last epoch
     PRUNED = "PRUNED"  # stopped early on purpose
@@ -56,6 +56,11 @@ class Direction(StrEnum):
     def sign(self) -> int:
         """What a value is multiplied by to be the smaller, the better it is."""
         return 1 if self is Direction.MINIMIZE else -1
+
+
+def direction_of(metric: str) -> Direction:
+    """Return which way a metric of the built-in network is better: more of an accuracy, less of a loss."""
+    return Direction.MAXIMIZE if metric.endswith("accuracy") else Direction.MINIMIZE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from caviar.errors import SettingsError, SpaceError, StudyMismatch
 from caviar.execution.halving import rungs
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import kernel_name
-from caviar.records import EPOCH_METRICS, DataSpec, Direction, StudySpec
+from caviar.records import EPOCH_METRICS, DataSpec, StudySpec, direction_of
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.training.hyperparameters import Hyperparameters, check_param
 
@@ -22,8 +22,6 @@ DEFAULT_EPOCHS = 20
 #: Trials of a study, and times that the best are trained again: more than anybody can, so that they were mistyped.
 MOST_TRIALS = 1_000_000_000
 MOST_TIMES = 100_000
-#: Metrics of which more is better; of the others, less.
-_MAXIMIZED = ("val_accuracy",)
 
 
 def check_space(space: SearchSpace) -> None:
@@ -73,7 +71,7 @@ def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
         space=asked.get("space", default_space().to_dict()),
         seed=asked.get("seed", 0),
         metric=metric,
-        direction=Direction.MAXIMIZE if metric in _MAXIMIZED else Direction.MINIMIZE,
+        direction=direction_of(metric),
         epochs=epochs,
         dtype=asked.get("dtype", "float32"),
         kernel=kernel_name(),

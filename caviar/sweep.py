@@ -34,6 +34,7 @@ from caviar.space import SearchSpace
 from caviar.storage.base import Storage
 from caviar.storage.holder import new_holder
 from caviar.storage.spool import DEFAULT_FOLDER, Spool
+from caviar.training.agreement import another
 from caviar.training.dataset import Dataset
 
 #: Trials sampled and added to the database at a time: memory stays flat however many there are to be. The first are
@@ -435,7 +436,7 @@ class _Sweep:
             self.recorder.record(TrialResult(trial=self.best))
 
     def _train_again(self, best: Trial) -> dict[str, float] | None:
-        """Train the best trial to the same bits; return what it gives on the test part, if anything."""
+        """Train the best trial to the same bits; return what it gives on the test part, if it is the same."""
         if best.parent is not None or best.number in self.numbers.babysat:
             return None  # panda mode's: what was done to it is not in its params alone
         task = TrialTask(
@@ -449,7 +450,9 @@ class _Sweep:
         while not self.executor.wait([job], _POLL_S):
             if self.is_interrupted():
                 return None
-        return job.result()[0].test_metrics
+        outcome = job.result()[0]
+        # one that was imported, or trained on other processors, may be another model
+        return None if another(best.metrics, outcome.reports.last) else outcome.test_metrics
 
     def _progress(self) -> SweepProgress:
         return SweepProgress(

@@ -6,6 +6,7 @@ asks once a second which nodes are alive, and gives the slices of the others to 
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from caviar.training.dataset import Dataset
 _RETRIES = 2
 #: Slices of one worker: one that it trains, one that waits for it, so that it never waits.
 _SLICES_EACH = 2
-#: Of more workers it is not looked which of them is free first: that is asked for each slice.
+#: Of more workers it is not looked which of them is free first: that is asked for each slice, of a thousand workers.
 _COMPARED = 64
 #: Nodes that joined or left are noticed after so long.
 _WATCH_INTERVAL_S = 1.0
@@ -115,6 +116,10 @@ class Crew:
         self._data: Any = None
         self._make = ray.remote(_Actor).options(num_cpus=1, scheduling_strategy="SPREAD")
         self._workers: list[_Worker] = []
+        # those that can train, by how many slices they have, in the order in which they came to have so many
+        self._having: tuple[dict[_Worker, None], ...] = tuple({} for _ in range(_SLICES_EACH + 1))
+        self._at: dict[Any, _Worker] = {}  # whose each result is
+        self._nodes: frozenset[str] = frozenset()  # when it was last looked whose is gone
         self._queue: deque[RayJob] = deque()
         self._failed_starts = 0
         self._watch = _Watch()
@@ -122,12 +127,16 @@ class Crew:
     @property
     def n_workers(self) -> int:
         """Workers that can train; before the first of them can, those that are to be."""
-        return sum(worker.node is not None for worker in self._workers) or max(self._n_wanted, 1)
+        return self._n_ready or max(self._n_wanted, 1)
 
     @property
     def is_ready(self) -> bool:
         """Whether a worker can train."""
-        return any(worker.node is not None for worker in self._workers)
+        return self._n_ready > 0
+
+    @property
+    def _n_ready(self) -> int:
+        return sum(map(len, self._having))
 
     @property
     def _n_wanted(self) -> int:
@@ -139,13 +148,15 @@ class Crew:
         worker = self._free_first()
         if worker is not None:
             return worker.backlog_s
-        return min((worker.backlog_s for worker in self._workers if worker.node is not None), default=0.0)
+        busy = itertools.islice(self._having[_SLICES_EACH], _COMPARED)
+        return min((worker.backlog_s for worker in busy), default=0.0)
 
     def load(self, data: Any) -> None:
         """Give the data to all workers, those to come included."""
         self._data = data
         for worker in self._workers:
             worker.node, worker.starting = None, worker.actor.load.remote(data)
+            self._move(worker, None)
         self._hire()
 
     def submit(self, slice: Slice) -> RayJob:
@@ -167,8 +178,7 @@ class Crew:
         self._hire()
         self._dispatch()
         starting = {worker.starting: worker for worker in self._workers if worker.starting is not None}
-        training = {ref: worker for worker in self._workers for ref in worker.jobs}
-        refs = [*starting, *training]
+        refs = [*starting, *self._at]
         if not refs:
             time.sleep(min(timeout_s, _WATCH_INTERVAL_S))
             return
@@ -178,14 +188,15 @@ class Crew:
         for ref in done:
             if ref in starting:
                 self._end_start(starting[ref])
-            elif ref in training[ref].jobs:  # else it was lost with its worker a moment ago
-                self._end_slice(training[ref], ref)
+            elif ref in self._at:  # else it was lost with its worker a moment ago
+                self._end_slice(self._at.pop(ref), ref)
         self._dispatch()
 
     def close(self) -> None:
         """Forget all workers; they end when Ray is left."""
         self._watch.stop()
         self._workers.clear()
+        self._at.clear()
 
     def _hire(self) -> None:
         if self._data is None:
@@ -198,18 +209,24 @@ class Crew:
         while self._queue and (worker := self._free_first()) is not None:
             job = self._queue.popleft()
             job.sent_at = time.monotonic()
-            worker.jobs[worker.actor.train.remote(job.slice)] = job
+            ref = worker.actor.train.remote(job.slice)
+            worker.jobs[ref], self._at[ref] = job, worker
+            self._move(worker, len(worker.jobs))
 
     def _free_first(self) -> _Worker | None:
         """Return the worker that a slice is given to: one that has none, else of those with room the one free first."""
-        ready = (worker for worker in self._workers if worker.node is not None)
-        with_room = []
-        for worker in ready:
-            if not worker.jobs:
-                return worker
-            if len(worker.jobs) < _SLICES_EACH:
-                with_room.append(worker)
-        return min(with_room[:_COMPARED], key=lambda worker: worker.backlog_s, default=None)
+        idle, *with_room = self._having[:_SLICES_EACH]
+        if idle:
+            return next(iter(idle))
+        some = itertools.islice(itertools.chain(*with_room), _COMPARED)
+        return min(some, key=lambda worker: worker.backlog_s, default=None)
+
+    def _move(self, worker: _Worker, n_slices: int | None) -> None:
+        """Note how many slices a worker has; None where it is gone, or has no data yet."""
+        for group in self._having:
+            group.pop(worker, None)
+        if n_slices is not None and worker.node is not None:
+            self._having[n_slices][worker] = None
 
     def _end_start(self, worker: _Worker) -> None:
         import ray
@@ -229,6 +246,7 @@ class Crew:
             return
         self._failed_starts = 0
         worker.node, worker.starting, worker.free_since = node, None, time.monotonic()
+        self._move(worker, len(worker.jobs))
 
     def _end_slice(self, worker: _Worker, ref: Any) -> None:
         import ray
@@ -238,22 +256,30 @@ class Crew:
         except ray.exceptions.RayTaskError as error:
             job = worker.jobs.pop(ref)
             job.end(failure=ExecutorError(f"a worker could not train a slice: {_last_line(error)}"))
+            self._move(worker, len(worker.jobs))
         except ray.exceptions.RayError:
             self._lose(worker)
         else:
             job = worker.jobs.pop(ref)
             worker.free_since = job.reckon(worker.free_since)
             job.end(outcomes)
+            self._move(worker, len(worker.jobs))
 
     def _drop_lost_nodes(self) -> None:
         self._watch.check()
+        if self._watch.nodes is self._nodes:
+            return
+        self._nodes = self._watch.nodes
         for worker in list(self._workers):
-            if worker.node is not None and worker.node not in self._watch.nodes:
+            if worker.node is not None and worker.node not in self._nodes:
                 self._lose(worker)
 
     def _lose(self, worker: _Worker) -> None:
         """Take a dead worker's slices back: one of them may have killed it, which it was at."""
         self._workers.remove(worker)
+        self._move(worker, None)
+        for ref in worker.jobs:
+            self._at.pop(ref, None)
         jobs = list(worker.jobs.values())
         worker.jobs.clear()
         if jobs:

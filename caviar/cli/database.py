@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from caviar.bootstrap import make_storage, storage_url
+from caviar.bootstrap import checkpoint_folder, make_storage, storage_url
 from caviar.cli.arguments import MODEL_SUFFIX, Storage, Text, Whole
 from caviar.errors import SettingsError
 
@@ -132,7 +132,7 @@ def dashboard(*, port: int = 8080, storage: Storage = None) -> int:
 
 
 def delete(study: str, /, *, yes: Annotated[bool, Parameter(negative="")] = False, storage: Storage = None) -> int:
-    """Delete STUDY with all its trials.
+    """Delete STUDY with all its trials; its checkpoints are left on the disk.
 
     Parameters
     ----------
@@ -141,6 +141,8 @@ def delete(study: str, /, *, yes: Annotated[bool, Parameter(negative="")] = Fals
     yes
         Do it; without this it is only said what would be deleted.
     """
+    from caviar.panda.shelf import Shelf
+
     opened = make_storage(storage, create=False)
     try:
         n_trials = opened.summary(study).n_trials
@@ -149,10 +151,13 @@ def delete(study: str, /, *, yes: Annotated[bool, Parameter(negative="")] = Fals
                 f"this deletes study {study!r} with {n_trials} trials for good: give --yes to do it, or keep a copy "
                 f"first with `caviar export {study} --to FILE.parquet`"
             )
+        left = Shelf(checkpoint_folder(opened), opened.get_study(study), 0, opened.identity).study_folder
         opened.delete_study(study)
     finally:
         opened.close()
     _say(f"deleted {study!r} with {n_trials} trials")
+    if left.exists():
+        _say(f"its checkpoints are still in {str(left)!r}")
     return 0
 
 

@@ -13,7 +13,7 @@ from caviar.cli.rows import CSV_COLUMNS, flat_row, run_row, study_row, trial_row
 from caviar.cli.runs import print_runs
 from caviar.cli.tables import print_table, print_values, shown, sparkline
 from caviar.errors import QueryError
-from caviar.records import Trial
+from caviar.records import Trial, direction_of
 from caviar.storage import Storage
 
 #: Trials read at a time, of however many there are.
@@ -142,9 +142,18 @@ def _print_trial(storage: Storage, study: str, number: int, as_json: bool) -> No
     for index, metric in enumerate(reports.metrics):
         if len(reports):
             column = reports.values[:, index].tolist()
-            print(f"  {metric:20} {sparkline(column)}  {_short(column[0])} -> {_short(column[-1])}")
+            ends = f"{_short(column[0])} -> {_short(column[-1])}"
+            print(f"  {metric:20} {sparkline(column)}  {ends}{_best(metric, column, reports.first_epoch)}")
     if trial.traceback:
         print("\n".join(map(shown, trial.traceback.rstrip().split("\n"))))
+
+
+def _best(metric: str, column: list[float], first_epoch: int) -> str:
+    """Return where a curve was best, if that was not at its end."""
+    sign = direction_of(metric).sign
+    ranked = [(sign * value, epoch) for epoch, value in enumerate(column, first_epoch) if value == value]
+    best, epoch = min(ranked, default=(sign * column[-1], 0))
+    return f", best {_short(sign * best)} at epoch {epoch}" if sign * best != column[-1] and epoch else ""
 
 
 def _print_params_and_metrics(row: dict[str, Any]) -> None:

@@ -78,6 +78,11 @@ class Shelf:
         """Where the files of this trial are written."""
         return self._root / self._place
 
+    @property
+    def study_folder(self) -> Path:
+        """Where those of all trials of its study are."""
+        return self.folder.parent
+
     def save(
         self, state: TrainState, params: Params, *, segment: int, sequence: int, pins: tuple[str, ...] = ()
     ) -> StoredCheckpoint:

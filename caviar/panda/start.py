@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,13 @@ from caviar.panda.trainer import Trainer
 from caviar.records import Intervention, Status, StudySpec, Trial, TrialState
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
+from caviar.training.agreement import another, differing
 from caviar.training.dataset import Dataset
 from caviar.training.state import TrainState
 from caviar.wording import command
 
 _LEASE_S = 15.0
 _POLL_S = 0.1
-#: By how much a trial may differ when it is trained again, as with other versions of libraries.
-_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -333,16 +332,14 @@ class Nursery:
         Raises:
             CheckpointError: it is.
         """
-        differing = {name: value for name, value in again.items() if value != trial.metrics.get(name, value)}
-        for name, value in differing.items():
-            recorded = trial.metrics[name]
-            if not math.isclose(value, recorded, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
-                raise CheckpointError(
-                    f"the last state of {trial.name} cannot be had: trained again from its params, it ends with {name} "
-                    f"{value:.6g}, not {recorded:.6g}; it was steered or trained elsewhere, and its states are not here"
-                )
-        if differing:
-            name, value = next(iter(differing.items()))
+        name = another(trial.metrics, again)
+        if name is not None:
+            raise CheckpointError(
+                f"the last state of {trial.name} cannot be had: trained again from its params, it ends with {name} "
+                f"{again[name]:.6g}, not {trial.metrics[name]:.6g}; it was steered or trained elsewhere, and its "
+                "states are not here"
+            )
+        for name, value in islice(differing(trial.metrics, again).items(), 1):
             self.on_event(
                 f"WARNING: trained again, {trial.name} ends with {name} {value!r}, not {trial.metrics[name]!r}: other "
                 "processors and versions differ in the last bits, and one that was steered elsewhere differs more"

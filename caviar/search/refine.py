@@ -22,6 +22,8 @@ MOST_CHANCE = 0.05
 #: Of fewer trials the best are too few to tell anything.
 LEAST_TRIALS = 20
 LEAST_BEST = 3
+#: Of so many trials the chances are computed with whole numbers, of thousands of digits.
+_MOST_EXACT = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,12 +204,25 @@ def _chance_of_window(m: int, k: int, n: int) -> float:
 
     Of their subsets, C(m-1, k-1) begin at each of the n-m+1 places where a whole window fits, and C(m-1, k) behind.
     """
-    return ((n - m + 1) * math.comb(m - 1, k - 1) + math.comb(m - 1, k)) / math.comb(n, k)
+    return min((n - m + 1) * _share_of_subsets(m - 1, k - 1, n, k) + _share_of_subsets(m - 1, k, n, k), 1.0)
 
 
 def _chance_of_none(m: int, k: int, n: int) -> float:
     """Return how likely none of k of n trials, picked at random, is one of m: the hypergeometric distribution."""
-    return math.comb(n - m, k) / math.comb(n, k)
+    return _share_of_subsets(n - m, k, n, k)
+
+
+def _share_of_subsets(m: int, j: int, n: int, k: int) -> float:
+    """Return C(m, j) / C(n, k): exactly where that is quick, else to nine digits."""
+    if j > m:
+        return 0.0
+    if n <= _MOST_EXACT:
+        return math.comb(m, j) / math.comb(n, k)
+    return math.exp(_log_of_subsets(m, j) - _log_of_subsets(n, k))
+
+
+def _log_of_subsets(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _on_scale(domain: Float | Int, value: float) -> float:

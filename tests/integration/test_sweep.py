@@ -215,6 +215,25 @@ def test_the_best_trial_is_trained_again_only_where_its_weights_are_gone(
     assert judged.items() <= storage.get_trial("s", best.number).metrics.items()
 
 
+def test_a_best_trial_that_was_trained_otherwise_is_not_judged(storage: Storage, data: Dataset) -> None:
+    """What its params give now is another model, whose test metrics are not its own."""
+    spec = make_spec(storage)
+    other = Trial(
+        study="s",
+        number=0,
+        state=TrialState.COMPLETE,
+        params={"learning_rate": 0.01, "hidden_units": 8},
+        value=1.0,
+        metrics={"val_accuracy": 1.0, "val_loss": 1e-6, "train_loss": 1e-6},
+        epoch=spec.epochs,
+    )
+    storage.add_trials("s", [other])
+
+    best = sweep(storage, spec, data, InlineExecutor(), 4).progress.best
+
+    assert best == other == storage.get_trial("s", 0)
+
+
 def test_a_sweep_of_data_without_a_test_part_judges_none(storage: Storage, data: Dataset) -> None:
     """All of its trials are COMPLETE."""
     nothing = Examples(data.test.x[:0], data.test.y[:0])

@@ -94,6 +94,21 @@ def test_trials_of_an_earlier_space_are_no_evidence_by_being_many(earlier: Float
     assert n_narrowed <= stats.binom(300, MOST_CHANCE).ppf(0.9999)
 
 
+@pytest.mark.parametrize("n_trials", [9_000, 11_000, 400_000])
+def test_the_chances_of_many_trials_are_those_of_few(n_trials: int) -> None:
+    """Beyond what is computed with whole numbers, in no time: against SciPy's hypergeometric distribution."""
+
+    def refined(n_best: int) -> Refinement:
+        """Refine trials of which none of the best, and some of those behind, have choice b."""
+        choices = ["b" if n_best <= n < n_best + 40 else "a" for n in range(n_trials)]
+        space = SearchSpace(optimizer=Categorical("a", "b"))
+        return refine(space, [{"optimizer": choice} for choice in choices], n_best=n_best)
+
+    for n_best in (n_trials // 100, n_trials // 20):
+        expected = 2 * stats.hypergeom.pmf(0, n_trials, 40, n_best)
+        assert refined(n_best).params[0].chance == pytest.approx(min(expected, 1.0), rel=1e-6)
+
+
 @pytest.mark.parametrize(("n_best", "n_inside"), [(3, 6), (5, 9), (5, 15), (8, 12)])
 def test_the_chance_of_a_range_is_that_of_trials_picked_at_random(n_best: int, n_inside: int) -> None:
     """That so many of thirty lie among as few neighbours: as often as in 20,000 picks of NumPy, within five errors."""
