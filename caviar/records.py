@@ -193,7 +193,7 @@ class TrialResult:
     reports: Reports | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class StudySummary:
     """A study at a glance."""
 
@@ -210,6 +210,11 @@ class StudySummary:
     def n_trials(self) -> int:
         """Trials in any state."""
         return sum(self.counts.values())
+
+    def __repr__(self) -> str:  # of a notebook's cell
+        counts = ", ".join(f"{n} {state}" for state, n in self.counts.items() if n) or "no trials"
+        reached = f", best {self.best.name} with {self.best.value}" if self.best else ""
+        return f"StudySummary({self.spec.name!r}: {counts}{reached})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -362,9 +367,18 @@ class SweepProgress:
         return self.n_ended_now / self.seconds if self.seconds > 0 else 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class SweepResult:
     """How a sweep ended."""
 
     progress: SweepProgress
     interrupted: bool
+
+    def __repr__(self) -> str:  # of a notebook's cell
+        progress, best = self.progress, self.progress.best
+        reached = f"best {best.name} with {best.value}" if best else "none COMPLETE"
+        how = "interrupted" if self.interrupted else "done"
+        return (
+            f"SweepResult({progress.study!r}: {how}, {progress.n_ended} of {progress.n_trials} trials, "
+            f"{progress.n_failed} failed, {reached})"
+        )

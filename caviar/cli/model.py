@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from caviar.cli.arguments import MODEL_SUFFIX, Storage, split_trial_name
 from caviar.cli.formats import check_terminal, print_rows
 from caviar.cli.interrupt import interruptible
+from caviar.data import resolve
 from caviar.errors import SettingsError
 from caviar.model import Model, load_model
 from caviar.opening import load_study
@@ -45,6 +46,7 @@ def predict(
         How to print them; parquet needs stdout to be a file or pipe.
     """
     check_terminal(format)
+    n_trained_on = 0
     if Path(model).suffix.lower() == MODEL_SUFFIX:
         found = load_model(model)
         x, names = found.preparation.labelled(examples)
@@ -52,6 +54,8 @@ def predict(
         with _opened(model, storage) as (study, number):
             x, names = study.preparation.labelled(examples)  # what is wrong with them is told before a model is trained
             found = _trained(study, number)
+            if resolve(examples).source == study.spec.data.source:
+                n_trained_on = len(study.data.train)
     probability = found.probabilities(x)
     rows: list[dict[str, Any]] = []
     for index, (values, best) in enumerate(zip(probability.tolist(), probability.argmax(axis=1).tolist(), strict=True)):
@@ -62,7 +66,8 @@ def predict(
     print_rows(rows, format, tuple(rows[0]), "")
     if names is not None:
         n_right, n_labelled = found.count_right(names, probability)
-        _say(f"accuracy {n_right / n_labelled:.4f}: {n_right} of {counted(n_labelled, 'example')} with a label")
+        told = f"accuracy {n_right / n_labelled:.4f}: {n_right} of {counted(n_labelled, 'example')} with a label"
+        _say(f"{told}; it was trained on {n_trained_on} of them" if n_trained_on else told)
     return 0
 
 

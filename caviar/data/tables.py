@@ -272,6 +272,11 @@ def _categories(words: np.ndarray, column: str) -> tuple[str, ...]:
             f"expected numbers in column {column!r}, found {min(no_numbers)!r:.40} and the like in {in_words} of "
             f"{len(values)} rows; fill or drop them"
         )
+    if too_many and all(_is_number(category.replace(",", ".", 1)) for category in categories):
+        raise DataError(
+            f"expected numbers in column {column!r}, found {min(categories)!r:.40} and the like; write them with a "
+            "decimal point"
+        )
     if too_many:
         raise DataError(
             f"expected at most {MAX_CATEGORIES} distinct values in text column {column!r}, found {len(categories)}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import signal
 import subprocess
@@ -63,6 +64,15 @@ def test_labels_that_are_there_are_counted(fruit: Caviar) -> None:
     assert done.stdout == fruit.run("predict", "fruit", "new.csv").stdout
     assert done.stderr.endswith("caviar: accuracy 0.5000: 1 of 2 examples with a label\n")
     assert "accuracy 0." not in fruit.run("predict", "fruit", "new.csv").stderr.splitlines()[-1].split("val_")[0]
+
+
+def test_of_the_training_data_it_is_said_so(fruit: Caviar) -> None:
+    """Wherever it is named from: what is right there is no test."""
+    study = fruit.json("studies", "--format", "json")[0]
+
+    said = fruit.run("predict", "fruit", study["data"]).stderr.splitlines()[-1]
+
+    assert re.search(r"of (\d+) examples with a label; it was trained on \d+ of them$", said)
 
 
 def test_each_format_says_the_same(fruit: Caviar, tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ def test_fifty_distinct_values_are_the_limit(load_csv: Load) -> None:
         load_csv(column_csv(values, 500))
 
 
+def test_numbers_with_a_decimal_comma_are_told_apart_from_words(load_csv: Load) -> None:
+    """Of a file that parts its columns otherwise; a comma more is a word."""
+    values: list[object] = [f'"{i},{i % 10}"' for i in range(60)]
+
+    with pytest.raises(DataError, match="expected numbers in column 'a', found '0,0' and the like; write them with a"):
+        load_csv(column_csv(values, 500))
+    with pytest.raises(DataError, match="at most 50 distinct values in text column 'a'"):
+        load_csv(column_csv([f'"{i},0,0"' for i in range(60)], 500))
+
+
 def test_numbers_with_a_few_words_name_the_words(load_csv: Load) -> None:
     """A `?` for a missing number is pointed at, not counted as a category."""
     with pytest.raises(DataError, match=r"expected numbers in column 'a', found '\?' .* in 8 of 80 rows"):
