@@ -133,9 +133,11 @@ class Model:
         """
         x, names = self.preparation.labelled(examples)
         if labels is not None:
+            from caviar.data.tables import names_of_labels  # with pandas, which takes longer than to classify
+
             if len(labels) != len(x):
                 raise DataError(f"expected a label for each of {len(x)} examples, found {len(labels)}")
-            names = _names_of(labels)
+            names = names_of_labels(labels)
         if names is None:
             target = self.preparation.target
             where = f" in column {target!r}" if target else ""
@@ -272,15 +274,6 @@ def _check_arrays(model: Model) -> None:
         raise ValueError("expected positive scales and variances")
     if not 0 <= model.step < 2**63 or not 0 <= model.epoch < 2**63:
         raise ValueError(f"expected numbers of steps and epochs, found {model.step} and {model.epoch}")
-
-
-def _names_of(labels: Sequence[Any] | np.ndarray) -> np.ndarray | None:
-    """Return the names that the training data's classes would have, None where there is no label; see `label_names`."""
-    import pandas as pd  # takes longer than to classify
-
-    from caviar.data.tables import label_names
-
-    return label_names(pd.DataFrame({"label": list(labels)}), "label")
 
 
 def _column(about: Any) -> Column:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,6 +133,13 @@ def label_names(frame: pd.DataFrame, target: str | None) -> np.ndarray | None:
         return None
     names[is_there] = np.array(classes, dtype=object)[y]
     return names
+
+
+def names_of_labels(labels: Iterable[Any]) -> np.ndarray | None:
+    """Return the class of each label, as :func:`label_names` does of a column."""
+    import pandas as pd
+
+    return label_names(pd.DataFrame({"label": list(labels)}), "label")
 
 
 def _learn(series: pd.Series[Any], name: str) -> tuple[Column, np.ndarray]:
