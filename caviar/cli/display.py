@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from caviar.cli.tables import duration
+from caviar.nn.kernel import is_compiling
 from caviar.records import StudySpec, SweepProgress
 from caviar.wording import counted
 
@@ -46,9 +47,8 @@ class SweepDisplay:
         return self
 
     def _say_what_is_awaited(self) -> None:
-        compiling = ": the first sweep after an installation compiles its kernel, which takes 10 to 30 s"
-        is_compiled = self._spec.kernel == "compiled"
-        self._console.print(f"preparing{compiling if is_compiled else ''}", highlight=False, soft_wrap=True)
+        why = ": the kernel is compiled, once for this installation" if is_compiling(self._spec.kernel) else ""
+        self._console.print(f"preparing{why}", highlight=False, soft_wrap=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -85,7 +85,7 @@ def _notes(study: Study, space: SearchSpace | None) -> list[str]:
     summaries = study.storage.studies()
     others = {summary.spec.name for summary in summaries} - {study.name}
     is_new = not next(summary.n_trials for summary in summaries if summary.spec.name == study.name)
-    near = difflib.get_close_matches(study.name, others, n=1) if is_new else []
+    near = difflib.get_close_matches(study.name, others, n=1, cutoff=0.8) if is_new else []
     notes = [f"{study.name!r} is a new study; there is a {near[0]!r}, too"] if near else []
     return [*notes, *_notes_on_space(study, space)]
 

@@ -49,6 +49,12 @@ def cached(function: Callable[..., Any]) -> Any:
         config.CACHE_DIR = before
 
 
+def is_kept() -> bool:
+    """Return whether the code of this version has been compiled, and kept, before."""
+    folder = _folder()
+    return folder is not None and any(folder.glob("*.nbi"))
+
+
 def _folder() -> Path | None:
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_HERE.glob("compiled_*.py"))))
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - which raises without a home

@@ -117,3 +117,12 @@ def choose_kernel(name: str | None = None) -> Kernel:
 def _has_numba() -> bool:
     """Return whether Numba is installed, without importing it."""
     return find_spec("numba") is not None
+
+
+def is_compiling(name: str) -> bool:
+    """Return whether a kernel has to be compiled before it can be used, which takes 10 to 30 s."""
+    if name != "compiled":
+        return False
+    from caviar.nn.compiled_cache import is_kept  # with it comes Numba
+
+    return not is_kept()

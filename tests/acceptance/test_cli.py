@@ -291,6 +291,14 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(caviar: Caviar, numb
     assert [(row["number"], row["state"], row["epoch"]) for row in rows] == [(n, "COMPLETE", 12) for n in range(150)]
 
 
+def test_a_new_study_beside_one_of_nearly_its_name_is_noted(caviar: Caviar) -> None:
+    """It may be a slip; one of another name, and one that is there, are not."""
+    words = ("--data", "iris", "--workers", "0", "--trials", "1", "--epochs", "1")
+    for name, noted in (("fraud", False), ("fruad", True), ("fruad", False), ("digits", False)):
+        said = caviar.run("sweep", name, *words).stderr
+        assert ("caviar: note: 'fruad' is a new study; there is a 'fraud', too\n" in said) is noted
+
+
 def test_a_sweep_goes_on_where_nobody_listens(caviar: Caviar) -> None:
     """Whoever read stderr has left: all is trained, and told on stdout."""
     process = caviar.start("sweep", "digits", "--workers", "0", "--trials", "150", "--epochs", "12", "--json")

@@ -44,6 +44,9 @@ print(sum(train.stats.cache_hits.values()))
 """
 
 
+ASKING_SCRIPT = "from caviar.nn.kernel import is_compiling; print(is_compiling('compiled')); print(0)"
+
+
 def run(package: Path, environment: dict[str, str], script: str = SCRIPT) -> tuple[str, int]:
     """Run a script in a process; return what came out and how often compiled code was found on disk."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"} | environment
@@ -66,12 +69,15 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_code_is_kept_where_the_package_cannot_be_written_to(package: Path, tmp_path: Path) -> None:
-    """It goes to the user's cache folder, and the second process finds it there."""
+    """It goes to the user's cache folder, and the second process finds it there; whoever asks can tell."""
     environment = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
+    before, _ = run(package, environment, ASKING_SCRIPT)
     first, second = run(package, environment), run(package, environment)
+    after, _ = run(package, environment, ASKING_SCRIPT)
 
     assert (first[1], second) == (0, (first[0], 1))
+    assert (before, after) == ("True", "False")
     assert list((tmp_path / "cache").rglob("*.nbc"))
 
 
