@@ -52,7 +52,7 @@ def cached(function: Callable[..., Any]) -> Any:
 def is_kept() -> bool:
     """Return whether the code of this version has been compiled, and kept, before."""
     folder = _folder()
-    return folder is not None and any(folder.glob("*.nbi"))
+    return folder is not None and any(folder.rglob("*.nbi"))
 
 
 def _folder() -> Path | None:
