@@ -343,6 +343,7 @@ class SweepProgress:
     n_complete: int
     n_pruned: int
     n_failed: int
+    #: Trials that are trained at this moment: one by each worker that has a slice.
     n_running: int
     #: Unfinished trials that panda mode has.
     n_babysat: int

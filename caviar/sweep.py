@@ -461,7 +461,7 @@ class _Sweep:
             n_complete=self.counts[TrialState.COMPLETE],
             n_pruned=self.counts[TrialState.PRUNED],
             n_failed=self.counts[TrialState.FAIL],
-            n_running=sum(len(job.slice.tasks) for job in self.jobs),
+            n_running=min(len(self.jobs), self.executor.n_workers),
             n_babysat=self.counts[TrialState.RUNNING],
             n_ended_now=self.n_ended_now,
             seconds=time.monotonic() - self.started_at,
