@@ -12,7 +12,7 @@ import numpy as np
 
 from caviar.data.labels import named_labels
 from caviar.data.preparation import Preparation
-from caviar.data.raw import Column
+from caviar.data.raw import Column, listed
 from caviar.data.scaling import Scaling
 from caviar.errors import CheckpointError, DataError, ParamsError, ShapeError
 from caviar.nn.inference import BLOCK, Inference
@@ -80,8 +80,8 @@ class Model:
 
     @property
     def labels(self) -> np.ndarray:
-        """The C classes as labels: whole numbers or truth values where all of them are, else their names."""
-        return named_labels(self.classes)
+        """The C classes as the labels that the training data had: whole numbers, truth values or words."""
+        return named_labels(self.classes, self.preparation.labels)
 
     def predict(self, examples: Given) -> np.ndarray:
         """Return the label of the most probable class of each example, shape (N,); see :meth:`predict_proba`."""
@@ -135,9 +135,11 @@ class Model:
         if labels is not None:
             from caviar.data.tables import names_of_labels  # with pandas, which takes longer than to classify
 
-            if len(labels) != len(x):
-                raise DataError(f"expected a label for each of {len(x)} examples, found {len(labels)}")
-            names = names_of_labels(labels)
+            names = names_of_labels(labels, len(x))
+            if not any(name in self.classes for name in names):
+                raise DataError(
+                    f"expected labels among the classes {listed(self.classes)}, found {next(iter(names), None)!r:.40}"
+                )
         if names is None:
             target = self.preparation.target
             where = f" in column {target!r}" if target else ""
@@ -171,6 +173,7 @@ class Model:
             "fingerprint": self.fingerprint,
             "columns": [asdict(column) for column in self.preparation.columns],
             "classes": list(self.classes),
+            "labels": self.preparation.labels,
             "dtype": self.preparation.dtype,
             "target": self.preparation.target,
             "step": self.step,
@@ -230,10 +233,15 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], about: Any) -> Model:
     known = {name: _typed(about[name], name, kind) for name, kind in _ABOUT.items()}
     classes, columns = _names(known["classes"], "classes"), tuple(map(_column, known["columns"]))
     scaling = Scaling(arrays["scale"], arrays["mean"], arrays["std"])
-    target = about.get("target")  # files of before have none
+    target, labels = about.get("target"), about.get("labels", "text")  # files of before have none
+    if labels not in ("text", "number", "truth"):
+        raise ValueError(f"expected labels as text, number or truth, found {labels!r}")
+    if labels == "number":
+        list(map(int, classes))
     preparation = Preparation(
         columns=columns,
         classes=classes,
+        labels=labels,
         scaling=scaling,
         dtype=known["dtype"],
         target=None if target is None else _typed(target, "target", str),

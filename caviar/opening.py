@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from caviar.bootstrap import make_storage
-from caviar.data import default_source, load_prepared, resolve
+from caviar.checks import truth, whole
+from caviar.data import default_source, has_columns, load_prepared, resolve
 from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
 from caviar.records import StudySpec, StudySummary
 from caviar.space import Domain, SearchSpace, Value
@@ -21,7 +22,6 @@ from caviar.study_settings import (
     found_data,
     new_spec,
     refuse_differences,
-    whole,
 )
 
 
@@ -63,7 +63,8 @@ def create_study(
         DataError, SpaceError, SettingsError: these are not valid.
     """
     seed, epochs = whole("seed", seed), whole("epochs", epochs)
-    check_settings(seed, epochs, metric, dtype, prune)
+    prune = None if prune is None else truth("prune", prune)
+    check_settings(seed, epochs, metric, dtype)
     if space is not None:
         if not isinstance(space, Mapping):
             raise SpaceError(f"expected a SearchSpace, as SearchSpace(learning_rate=0.1), found {space!r}")
@@ -88,6 +89,8 @@ def create_study(
             found = opened.get_study(name)
     if data is not None or target is not None:
         wanted = replace(found.data, target=target) if data is None else resolve(data, target)
+        if target is None and has_columns(wanted):
+            wanted = replace(wanted, target=found.data.target)
         asked["data"] = found_data(wanted, found)
     return Study(_continued(found, asked, new_space, opened), opened)
 

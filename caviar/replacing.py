@@ -24,7 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield beside
         sync(beside)
         beside.replace(path)
-        sync(path.parent)
+        with contextlib.suppress(OSError):  # of a folder that cannot be read; the file is there all the same
+            sync(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)

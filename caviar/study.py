@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from caviar.bootstrap import checkpoint_folder, make_executor, make_sweep_executor, spool_folder
+from caviar.checks import counted_to, whole
 from caviar.data import NAMES, Preparation, load_prepared
 from caviar.errors import DataError, DataNotFound, SettingsError, TrialNotFound
 from caviar.nn.kernel import choose_kernel
@@ -25,8 +25,9 @@ from caviar.records import (
 )
 from caviar.repeats import Retest, retest_study
 from caviar.storage import Storage
-from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers, counted_to, whole
+from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers
 from caviar.training.dataset import Dataset
+from caviar.wording import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -366,9 +367,11 @@ class Study:
             except DataNotFound as error:
                 if self.spec.data.source in NAMES:
                     raise
+                n_trials = max(self.summary().n_trials, 1)
+                say = command("sweep", self.name, "--trials", str(n_trials), "--data", "FILE")
                 raise DataNotFound(
                     f"study {self.name!r} was trained on {self.spec.data.source!r}, where nothing is now; say where it "
-                    f"went: caviar sweep {shlex.quote(self.name)} --trials {self.summary().n_trials} --data FILE"
+                    f"went: {say}"
                 ) from error
         return self._prepared
 

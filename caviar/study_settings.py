@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import operator
 import os
 from dataclasses import fields, replace
 from typing import Any
 
 import caviar
-from caviar.data import is_there, load_dataset
-from caviar.errors import SettingsError, SpaceError, StudyMismatch
+from caviar.checks import whole
+from caviar.data import load_dataset
+from caviar.errors import DataError, DataNotFound, SettingsError, SpaceError, StudyMismatch
 from caviar.execution.halving import rungs
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import kernel_name
@@ -81,17 +80,24 @@ def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
 
 
 def found_data(asked: DataSpec, found: StudySpec) -> DataSpec:
-    """Return where a study's data lies now: where it was, unless nothing is there and what is asked for is the same.
+    """Return where a study's data lies now: where it was, unless it is there no more and what is asked for is the same.
 
     Data of other content is returned with its own fingerprint.
     """
     if asked.source == found.data.source and asked.target == found.data.target:
         return found.data
     fingerprint = load_dataset(replace(asked, fingerprint=""), found.dtype).fingerprint
-    has_moved = asked.source != found.data.source and not is_there(found.data.source)
-    if fingerprint != found.data.fingerprint or has_moved:
-        return replace(asked, fingerprint=fingerprint)
-    return found.data
+    is_same = fingerprint == found.data.fingerprint
+    return found.data if is_same and _is_still(found) else replace(asked, fingerprint=fingerprint)
+
+
+def _is_still(found: StudySpec) -> bool:
+    """Return whether a study's data lies where it was."""
+    try:
+        load_dataset(found.data, found.dtype)
+    except (DataNotFound, DataError):  # nothing, or other data
+        return False
+    return True
 
 
 def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
@@ -144,37 +150,7 @@ def check_kernel(found: StudySpec) -> None:
     kernel_name(found.kernel)
 
 
-def whole(name: str, value: Any) -> int | None:
-    """Return a whole number of any library as Python's own.
-
-    Raises:
-        SettingsError: it is none.
-    """
-    try:
-        if not isinstance(value, bool):  # which Python takes for a number
-            return None if value is None else operator.index(value)
-    except TypeError:
-        pass
-    raise SettingsError(f"{name} must be a whole number, found {value!r}")
-
-
-def counted_to(name: str, value: Any, most: int, *, least: int = 1) -> int:
-    """Return a whole number of any library as Python's own, within bounds.
-
-    Raises:
-        SettingsError: it is none, or beyond them.
-    """
-    number = whole(name, value)
-    if number is None or number < least:
-        raise SettingsError(f"{name} must be at least {least}, found {value!r}")
-    if number > most:
-        raise SettingsError(f"{name} must be at most {most}, found {value!r}")
-    return number
-
-
-def check_settings(
-    seed: int | None, epochs: int | None, metric: str | None, dtype: str | None, prune: bool | None
-) -> None:
+def check_settings(seed: int | None, epochs: int | None, metric: str | None, dtype: str | None) -> None:
     """Refuse settings out of bounds; None is one that is not given.
 
     Raises:
@@ -182,14 +158,12 @@ def check_settings(
     """
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise SettingsError(f"seed must be 0 to {MAX_SEED}, found {seed}")
-    if epochs is not None and not 1 <= epochs <= math.inf:
+    if epochs is not None and epochs < 1:
         raise SettingsError(f"epochs must be at least 1, found {epochs}")
     if metric is not None and metric not in EPOCH_METRICS:
         raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
     if dtype is not None and dtype not in ("float32", "float64"):
         raise SettingsError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
-    if prune is not None and not isinstance(prune, bool):
-        raise SettingsError(f"prune must be True or False, found {prune!r}")
 
 
 def check_workers(n_workers: Any) -> int | None:

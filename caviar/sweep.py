@@ -44,6 +44,8 @@ _FIRST_BLOCK = 32
 #: Slices submitted for each worker: one that trains and one that waits, so that no worker does.
 _SLICES_PER_WORKER = 2
 _POLL_S = 0.2
+#: Metrics that lie further apart are not those of one model.
+_SAME = 1e-3
 #: Fewer trials do not tell how long the rest take.
 _TELLING_TRIALS = 3
 
@@ -198,11 +200,10 @@ class _Sweep:
 
     def _take_left(self) -> None:
         """Take those trials of an earlier sweep that may be trained by now."""
-        is_idle = not self.pool and not self.jobs
         ready: list[Trial] = []
         waiting: list[Trial] = []
         for trial in self.left:
-            is_ready = self.pruning.is_ready(trial.number, trial.space_version, is_idle and not ready)
+            is_ready = self.pruning.is_ready(trial.number, trial.space_version, self._is_idle and not ready)
             (ready if is_ready else waiting).append(trial)
         self.left = waiting
         self._fill(ready)
@@ -219,6 +220,11 @@ class _Sweep:
         self._add([(number, dict(trial.params), trial.space_version) for number, trial in numbered])
 
     @property
+    def _is_idle(self) -> bool:
+        """Whether all trials that were taken have ended, or are panda mode's."""
+        return not (self.pool or self.jobs or self.in_doubt)
+
+    @property
     def _n_to_draw(self) -> int:
         return max(self.n_trials - sum(self.counts.values()), 0)
 
@@ -227,7 +233,7 @@ class _Sweep:
         if self.left:
             self._take_left()
             return
-        version, is_idle = self.spec.space_version, not self.pool and not self.jobs
+        version, is_idle = self.spec.space_version, self._is_idle
         drawn: list[tuple[int, Params, int]] = []
         for number in self.numbers.following(min(n_most, self._n_to_draw)):
             if not self.pruning.is_ready(number, version, is_idle and not drawn):
@@ -294,8 +300,8 @@ class _Sweep:
         return self.planner.seconds(self.pool) * (1 + self._n_to_draw / len(self.pool))
 
     def _collect(self) -> None:
-        if not self.jobs:
-            self.recorder.wait_for_database(_POLL_S)
+        if not self.jobs and self.recorder.wait_for_database(_POLL_S) and self.in_doubt:
+            time.sleep(_POLL_S)  # the database has all, and does not answer what became of these
         for job in self.executor.wait(list(self.jobs), _POLL_S):
             del self.jobs[job]
             try:
@@ -451,8 +457,9 @@ class _Sweep:
             if self.is_interrupted():
                 return None
         outcome = job.result()[0]
-        # one that was imported, or trained on other processors, may be another model
-        return None if another(best.metrics, outcome.reports.last) else outcome.test_metrics
+        # one that was imported may be another model
+        is_other = another(best.metrics, outcome.reports.last, tolerance=_SAME)
+        return None if is_other else outcome.test_metrics
 
     def _progress(self) -> SweepProgress:
         return SweepProgress(

@@ -29,13 +29,14 @@ HOMES = {
 }
 
 #: What each part may import of caviar, besides itself; parts that are not listed may import anything.
-RECORDS = {"errors", "records", "wording"}
+RECORDS = {"errors", "records", "wording", "checks"}
 MATHS = {*RECORDS, "nn"}
 SWEEPING = {"ledger", "recorder", "numbering", "pruning", "outcomes", "handing_over"}
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
     "wording": set(),
+    "checks": {"errors"},
     "replacing": set(),
     "space": {"errors", "wording"},
     "nn": {"errors"},

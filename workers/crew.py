@@ -186,7 +186,7 @@ class Crew:
         if done:  # and whatever else is done by now
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in done:
-            if ref in starting:
+            if ref in starting and starting[ref] in self._workers:
                 self._end_start(starting[ref])
             elif ref in self._at:  # else it was lost with its worker a moment ago
                 self._end_slice(self._at.pop(ref), ref)
@@ -195,6 +195,8 @@ class Crew:
     def close(self) -> None:
         """Forget all workers; they end when Ray is left."""
         self._watch.stop()
+        for worker in self._workers:
+            self._move(worker, None)
         self._workers.clear()
         self._at.clear()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from caviar.bootstrap import make_storage
@@ -65,9 +67,7 @@ def print_trials(
         if format == "json":
             print_json_list(map(trial_row, found()))
         elif format == "csv":
-            # read twice rather than kept: the names of the columns are known when all are seen
-            names = dict.fromkeys(name for trial in found() for name in flat_row(trial))
-            print_csv(map(flat_row, found()), list(names) or CSV_COLUMNS)
+            _print_csv(found())
         elif format == "table":
             print_table([_table_row(trial) for trial in found()], "no trials match")
         else:
@@ -75,6 +75,18 @@ def print_trials(
     finally:
         storage.close()
     return 0
+
+
+def _print_csv(trials: Iterable[Trial]) -> None:
+    """Print trials as CSV; they wait on the disk, as the names of the columns are known when all have been seen."""
+    names: dict[str, None] = {}
+    with tempfile.TemporaryFile("w+", encoding="ascii") as waiting:
+        for trial in trials:
+            row = flat_row(trial)
+            names.update(dict.fromkeys(row))
+            waiting.write(json.dumps(row) + "\n")
+        waiting.seek(0)
+        print_csv(map(json.loads, waiting), list(names) or CSV_COLUMNS)
 
 
 def print_study_or_trial(name: str, as_json: bool, url: str | None) -> int:

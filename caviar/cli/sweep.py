@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from caviar.bootstrap import check_cluster, cluster_address
+from caviar.checks import counted_to
 from caviar.cli.display import SweepDisplay
 from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import trial_row
@@ -18,7 +19,7 @@ from caviar.records import Direction, SweepResult
 from caviar.search.refine import LEAST_TRIALS
 from caviar.space import SearchSpace
 from caviar.study import Study
-from caviar.study_settings import MOST_TRIALS, check_workers, counted_to
+from caviar.study_settings import MOST_TRIALS, check_workers
 from caviar.wording import command
 
 
@@ -82,10 +83,9 @@ def run_sweep(
 
 def _notes(study: Study, space: SearchSpace | None) -> list[str]:
     """Return what whoever asked for this may not have meant."""
-    summaries = study.storage.studies()
-    others = {summary.spec.name for summary in summaries} - {study.name}
-    is_new = not next(summary.n_trials for summary in summaries if summary.spec.name == study.name)
-    near = difflib.get_close_matches(study.name, others, n=1, cutoff=0.8) if is_new else []
+    is_new = not study.summary().n_trials
+    others = [found.spec.name for found in study.storage.studies() if found.spec.name != study.name] if is_new else []
+    near = difflib.get_close_matches(study.name, others, n=1, cutoff=0.8)
     notes = [f"{study.name!r} is a new study; there is a {near[0]!r}, too"] if near else []
     return [*notes, *_notes_on_space(study, space)]
 

@@ -14,6 +14,8 @@ class Talk(io.TextIOWrapper):
         """See :meth:`io.TextIOBase.write`."""
         try:
             return super().write(text)
+        except BlockingIOError:  # whoever listens is slow: that much is not heard
+            return len(text)
         except OSError:
             self._give_up()
             return len(text)
@@ -22,12 +24,16 @@ class Talk(io.TextIOWrapper):
         """See :meth:`io.IOBase.flush`."""
         try:
             super().flush()
+        except BlockingIOError:
+            return
         except OSError:
             self._give_up()
 
     def _give_up(self) -> None:
         # what waits in the buffer is written there, too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
 
 
 def open_talk() -> None:

@@ -2,6 +2,6 @@
 
 from caviar.data.load import load_dataset, load_prepared
 from caviar.data.preparation import Preparation
-from caviar.data.sources import NAMES, default_source, is_there, resolve
+from caviar.data.sources import NAMES, default_source, has_columns, resolve
 
-__all__ = ["NAMES", "Preparation", "default_source", "is_there", "load_dataset", "load_prepared", "resolve"]
+__all__ = ["NAMES", "Preparation", "default_source", "has_columns", "load_dataset", "load_prepared", "resolve"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caviar.data.labels import encode_labels
+from caviar.data.labels import encode_labels, label_kind
 from caviar.data.raw import RawData, listed, one_line
 from caviar.errors import DataError
 
@@ -48,7 +48,7 @@ def read_npz(path: Path, target: str | None, name: str) -> RawData:
         )
     labels, classes = encode_labels(y, f"array {target!r} of {str(path)!r}")
     features = tuple(f"x{index}" for index in range(x.shape[1]))
-    return RawData(name=name, x=x, y=labels, classes=classes, features=features)
+    return RawData(name=name, x=x, y=labels, classes=classes, features=features, labels=label_kind(y))
 
 
 def read_features(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray | None]:

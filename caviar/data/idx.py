@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caviar.data.labels import encode_labels
+from caviar.data.labels import LabelKind, encode_labels
 from caviar.data.raw import RawData, one_line
 from caviar.errors import DataError, DataNotFound
 
@@ -92,8 +92,9 @@ def read_idx_folder(folder: Path, name: str, class_names: tuple[str, ...] | None
         )
     rows, columns = images[0].shape[1:]
     y, classes = encode_labels(np.concatenate(labels), f"the labels of {str(folder)!r}")
+    kind: LabelKind = "number"
     if class_names is not None and classes == tuple(str(code) for code in range(len(class_names))):
-        classes = class_names
+        classes, kind = class_names, "text"
     return RawData(
         name=name,
         x=np.concatenate([part.reshape(len(part), rows * columns) for part in images]),
@@ -101,6 +102,7 @@ def read_idx_folder(folder: Path, name: str, class_names: tuple[str, ...] | None
         classes=classes,
         features=tuple(f"pixel_{row}_{column}" for row in range(rows) for column in range(columns)),
         n_test=len(labels[1]),
+        labels=kind,
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from caviar.errors import DataError
+
+#: What labels are: words, whole numbers of any width, or truth values.
+LabelKind: TypeAlias = Literal["text", "number", "truth"]
 
 
 def encode_labels(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -43,13 +47,19 @@ def encode_labels(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str
     return _encode_words(_words(values.tolist(), where))
 
 
-def named_labels(classes: Sequence[str]) -> np.ndarray:
-    """Return class names as labels, shape (C,): int64 where all are whole numbers, bool where they are truth values."""
-    if all(map(_is_whole, classes)):
-        return np.array([int(name) for name in classes])
-    if set(classes) <= {"False", "True"}:
-        return np.array([name == "True" for name in classes])
-    return np.array(classes)
+def label_kind(values: np.ndarray) -> LabelKind:
+    """Return what labels are, of which `encode_labels` made classes."""
+    if values.dtype.kind == "b":
+        return "truth"
+    return "number" if values.dtype.kind in "iuf" else "text"
+
+
+def named_labels(classes: Sequence[str], kind: LabelKind) -> np.ndarray:
+    """Return the names of classes as the labels that they were, shape (C,): whole numbers, bool or str."""
+    if kind == "number":
+        numbers = [int(name) for name in classes]
+        return np.array(numbers, dtype=np.int64 if max(numbers) < 2**63 else np.uint64)
+    return np.array([name == "True" for name in classes]) if kind == "truth" else np.array(classes)
 
 
 def check_missing(n_missing: int, n_rows: int, where: str) -> None:

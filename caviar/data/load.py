@@ -56,7 +56,9 @@ def load_prepared(spec: DataSpec, dtype: str = "float32") -> tuple[Dataset, Prep
         Examples(scaling.apply(raw.x, rows, raw.features, dtype), _read_only(raw.y[rows])) for rows in parts
     )
     columns = raw.columns or tuple(map(Column, raw.features))
-    preparation = Preparation(columns=columns, classes=raw.classes, scaling=scaling, dtype=dtype, target=spec.target)
+    preparation = Preparation(
+        columns=columns, classes=raw.classes, labels=raw.labels, scaling=scaling, dtype=dtype, target=spec.target
+    )
     return Dataset(raw.name, train, validation, test, raw.classes, raw.features, found), preparation
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caviar.data.labels import LabelKind
 from caviar.data.raw import RawData
 
 _MEASURED = "radius texture perimeter area smoothness compactness concavity concave_points symmetry fractal_dimension"
@@ -27,6 +28,7 @@ class _Known:
     classes: tuple[str, ...]
     features: tuple[str, ...]
     n_header: int = 1
+    labels: LabelKind = "text"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -41,6 +43,7 @@ NAMED: dict[str, _Known] = {
         tuple(map(str, range(10))),
         tuple(f"pixel_{row}_{column}" for row, column in product(range(8), repeat=2)),
         n_header=0,
+        labels="number",
     ),
     "iris": _Known(
         "iris.csv",
@@ -87,7 +90,12 @@ def read_named(name: str) -> RawData:
     if table is None:
         return _read_by_sklearn(name)
     return RawData(
-        name=name, x=table[:, :-1], y=table[:, -1].astype(np.int64), classes=known.classes, features=known.features
+        name=name,
+        x=table[:, :-1],
+        y=table[:, -1].astype(np.int64),
+        classes=known.classes,
+        features=known.features,
+        labels=known.labels,
     )
 
 
@@ -116,4 +124,5 @@ def _read_by_sklearn(name: str) -> RawData:
         y=np.asarray(bunch.target, dtype=np.int64),
         classes=tuple(str(word) for word in bunch.target_names),
         features=tuple(str(word) for word in bunch.feature_names),
+        labels=NAMED[name].labels,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from caviar.data.labels import LabelKind
 from caviar.data.raw import Column, check_finite, check_numeric, one_line
 from caviar.data.scaling import Scaling
 from caviar.data.sources import read_columns
@@ -29,6 +30,8 @@ class Preparation:
     columns: tuple[Column, ...]
     #: Names of the C classes, by index.
     classes: tuple[str, ...]
+    #: What the labels were that these are named after.
+    labels: LabelKind
     scaling: Scaling
     #: `float32` or `float64`.
     dtype: str

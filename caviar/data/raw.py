@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caviar.data.labels import LabelKind
 from caviar.errors import DataError
 
 #: Values per block: 2 MB of float64, so that a block stays in the cache between operations.
@@ -48,6 +49,7 @@ class RawData:
         features: D feature names.
         n_test: the last `n_test` rows are the test part that the source itself gives; 0 where it gives none.
         columns: of the table that they come from; empty where each feature is a column of its own.
+        labels: what the labels were that the classes are named after.
     """
 
     name: str
@@ -57,6 +59,7 @@ class RawData:
     features: tuple[str, ...]
     n_test: int = 0
     columns: tuple[Column, ...] = ()
+    labels: LabelKind = "text"
 
 
 def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:

@@ -78,9 +78,9 @@ def resolve(source: str | Path, target: str | None = None, split_seed: int = 0) 
     return DataSpec(source=str(path), target=target, split_seed=split_seed)
 
 
-def is_there(source: str) -> bool:
-    """Return whether there is something where a spec says that its data is."""
-    return source in NAMES or Path(source).exists()
+def has_columns(spec: DataSpec) -> bool:
+    """Return whether a spec names a table or an archive, one of whose columns or arrays is the target."""
+    return spec.source not in NAMES and not Path(spec.source).is_dir()
 
 
 def _expanded(path: Path) -> Path:

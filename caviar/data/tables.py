@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caviar.data.labels import check_missing, encode_labels
+from caviar.data.labels import check_missing, encode_labels, label_kind
 from caviar.data.raw import MISSING, Column, RawData, check_columns, listed
 from caviar.errors import DataError
 
@@ -61,7 +61,9 @@ def encode_table(frame: pd.DataFrame, target: str | None, path: str, name: str) 
     target = _check_target(list(frame.columns), target, path)
     if frame.empty:
         raise DataError(f"expected rows below the header of {path!r}, found none")
-    labels, classes = encode_labels(_label_values(frame[target], target), f"column {target!r}")
+    values = _label_values(frame[target], target)
+    labels, classes = encode_labels(values, f"column {target!r}")
+    kind = label_kind(values)
     columns: list[Column] = []
     features: list[np.ndarray] = []
     for title in frame.columns:
@@ -79,6 +81,7 @@ def encode_table(frame: pd.DataFrame, target: str | None, path: str, name: str) 
         classes=classes,
         features=tuple(feature for column in columns for feature in column.features),
         columns=tuple(columns),
+        labels=kind,
     )
 
 
@@ -135,11 +138,22 @@ def label_names(frame: pd.DataFrame, target: str | None) -> np.ndarray | None:
     return names
 
 
-def names_of_labels(labels: Iterable[Any]) -> np.ndarray | None:
-    """Return the class of each label, as :func:`label_names` does of a column."""
+def names_of_labels(labels: Iterable[Any], n: int) -> np.ndarray:
+    """Return the class of each of n labels as :func:`label_names` does of a column, shape (n,).
+
+    Raises:
+        DataError: there are not n, they are not one for each example, or none is a label.
+    """
     import pandas as pd
 
-    return label_names(pd.DataFrame({"label": list(labels)}), "label")
+    values: Any = labels if hasattr(labels, "shape") else list(labels)
+    shape = getattr(values, "shape", None) or (len(values),)
+    if shape != (n,):
+        raise DataError(f"expected a label for each of {n} examples, shape ({n},), found {shape}")
+    names = label_names(pd.DataFrame({"label": list(values)}), "label")
+    if names is None:
+        raise DataError("expected labels that are whole numbers, truth values or words, found none")
+    return names
 
 
 def _learn(series: pd.Series[Any], name: str) -> tuple[Column, np.ndarray]:

@@ -58,7 +58,8 @@ def replay(nursery: Nursery, number: int) -> Replay:
         (c for c in stored if not c.abandoned), key=lambda c: (c.segment, c.epoch, c.batch, c.sequence), default=None
     )
     if last is None:
-        raise CheckpointError(f"{trial.name} has no checkpoint to compare with; it has not been trained yet")
+        why = "its checkpoints are not here" if trial.epoch else "it has not been trained yet"
+        raise CheckpointError(f"{trial.name} has no checkpoint to compare with: {why}")
     applied = [i for i in applied_of(storage, spec, trial) if (i.sequence or 0) <= last.sequence]
     judge = _Judge(shelf, stored)
     trainer = nursery.trainer(number)

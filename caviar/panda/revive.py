@@ -67,9 +67,12 @@ def revive(
         history = history_of(storage.reports(spec.name, trial.number), state.epoch)
         break
     else:
-        on_trouble(f"WARNING: no checkpoint of {trial.name} can be read; it is trained again from its start")
-        steps = [i for i in applied if i.kind in STEERING]
         start = start_state(storage, spec, session, trial, shelf, trainer)
+        what = (
+            f"WARNING: no checkpoint of {trial.name} can be read" if checkpoints else f"{trial.name} has no checkpoints"
+        )
+        on_trouble(f"{what}; it is trained again from its start")
+        steps = [i for i in applied if i.kind in STEERING]
         until = place_after(steps[-1]) if steps else start.point
         again = Retrace(trainer, Passed(start, beginning), steps, until)
         state = again.run().state
@@ -94,7 +97,7 @@ def revive(
 def start_state(
     storage: Storage, spec: StudySpec, session: Session, trial: Trial, shelf: Shelf, trainer: Trainer
 ) -> TrainState:
-    """Return the state that a babysat trial began with.
+    """Return the state that a babysat trial began with: from its checkpoint, or trained again to the same bits.
 
     Raises:
         CheckpointError: its checkpoint cannot be read, and it cannot be trained again either.
@@ -107,9 +110,30 @@ def start_state(
         except CheckpointError as error:
             trouble = str(error)
     if trial.parent is not None:
-        raise CheckpointError(f"{trouble}; start anew from its parent: {command('panda', 'start', trial.parent)}")
+        found = _end_of_parent(storage, spec, session, trial, shelf, trainer)
+        if found is None:
+            raise CheckpointError(f"{trouble}; start anew from its parent: {command('panda', 'start', trial.parent)}")
+        return found
     # a trial of a sweep, or a fresh one, is a function of seed and number
     return retrained(trainer, session.start_params, session.settings.get("start_epoch", 0))
+
+
+def _end_of_parent(
+    storage: Storage, spec: StudySpec, session: Session, trial: Trial, shelf: Shelf, trainer: Trainer
+) -> TrainState | None:
+    """Return the state in which the parent of a trial ended; None where the trial may not have begun with that."""
+    study, _, number = (trial.parent or "").rpartition("/")
+    if study != spec.name or "asked_by" in session.settings:  # a branch may begin anywhere
+        return None
+    parents = storage.trials(study, where=f"number = {int(number)}")
+    if not parents or not parents[0].state.is_finished or parents[0].epoch != trial.parent_epoch:
+        return None
+    parent, beside = parents[0], trainer.of(parents[0].number)
+    babysat = storage.sessions.get(study, parent.number)
+    if babysat is not None:
+        place = shelf.of(parent.number)
+        return end_state(revive(storage, spec, babysat, parent, place, beside, lambda line: None), parent, beside)
+    return None if parent.parent else retrained(beside, parent.params, parent.epoch)
 
 
 def retrained(trainer: Trainer, params: Params, epoch: int) -> TrainState:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caviar.checks import whole
 from caviar.errors import CheckpointError, SettingsError
 from caviar.records import Params, StoredCheckpoint, StudySpec
 from caviar.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -32,8 +33,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("every", "keep"):
-            if not isinstance(getattr(self, name), int):
-                raise SettingsError(f"{name} must be a whole number, found {getattr(self, name)!r}")
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
         if self.every < 1:
             raise SettingsError(f"a checkpoint is made every 1 or more epochs, found {self.every}")
         if self.keep < 0:
@@ -64,7 +64,7 @@ class Shelf:
     """
 
     def __init__(self, root: Path, study: StudySpec, number: int, database: str) -> None:
-        self._root = root
+        self._root, self._study, self._database = root, study, database
         word = re.sub(r"[^A-Za-z0-9._-]+", "-", study.name).strip(".-")[:40] or "study"
         # two studies may have had one name, one after the other: the moment of creation tells them apart; and a copy
         # of a database has the same studies
@@ -72,6 +72,10 @@ class Shelf:
         self._place = f"{word}-{mark}/{number}"
         # of two processes that believe to babysit one trial, the one that lost the lease must not replace a file
         self._writer = secrets.token_hex(3)
+
+    def of(self, number: int) -> Shelf:
+        """Return the shelf of another trial of the study."""
+        return Shelf(self._root, self._study, number, self._database)
 
     @property
     def folder(self) -> Path:

@@ -38,10 +38,15 @@ class Trainer:
     """
 
     def __init__(self, executor: Executor, spec: StudySpec, n_examples: int, number: int) -> None:
+        self._spec = spec
         self._executor, self._kernel = executor, spec.kernel
         self._number, self._key = number, (spec.seed, number)
         self._n_examples = n_examples
         self._batch_s: float | None = None
+
+    def of(self, number: int) -> Trainer:
+        """Return what trains another trial of the study at the same place."""
+        return Trainer(self._executor, self._spec, self._n_examples, number)
 
     def advance(self, state: TrainState | None, params: Params, until: int | Point) -> Advance:
         """Train to the end of an epoch or to a mini-batch; None is the beginning.

@@ -213,7 +213,7 @@ def _chance_of_none(m: int, k: int, n: int) -> float:
 
 
 def _share_of_subsets(m: int, j: int, n: int, k: int) -> float:
-    """Return C(m, j) / C(n, k): exactly where that is quick, else to nine digits."""
+    """Return C(m, j) / C(n, k): exactly where that is quick, else to six digits or more."""
     if j > m:
         return 0.0
     if n <= _MOST_EXACT:

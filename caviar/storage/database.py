@@ -189,7 +189,7 @@ _ADVICE = (
     ("file is not a database", "; the file holds something else: give another path"),
     ("file is encrypted or is not a database", "; the file holds something else: give another path"),
     ("readonly database", "; make the file and its folder writable, or give another path"),
-    ("unable to open database file", "; make its folder writable, or, to read a copy at rest, end the URL in ?mode=ro"),
+    ("unable to open database file", "; make its folder writable, or copy the file to one that is"),
     ("permission denied", "; have the rights granted, or give another user in the URL"),
     ("Connection refused", "; check that the server runs and that host and port are right"),
 )
@@ -276,7 +276,9 @@ def _sqlite_engine(url: URL, path: Path | None, read_only: bool) -> Engine:
 
 def _cannot_change(path: Path) -> bool:
     """Return whether nobody can write a file here: SQLite, which would make files beside it, may be told so."""
-    return not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    if not hasattr(os, "statvfs") or path.with_name(f"{path.name}-wal").exists():
+        return False
+    return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)  # to this user or that is not enough
 
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:

@@ -191,9 +191,9 @@ def _all_records(storage: Storage, study: str, with_reports: bool) -> Iterator[R
 
 
 def _babysat(storage: Storage, session: Session) -> Babysat:
-    """Return a session with what was answered: a request that waits would wait for ever where it is imported."""
+    """Return a session with what was asked, but for what waits for the coordinator of a sweep, which is none there."""
     asked = storage.sessions.interventions(session.study, session.number)
-    return session, [intervention for intervention in asked if intervention.status is not Status.ASKED]
+    return session, [i for i in asked if i.status is not Status.ASKED or i.kind != "take"]
 
 
 def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header: Record) -> None:

@@ -150,7 +150,19 @@ def test_the_score_of_a_named_set_and_of_arrays(storage: Storage, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "labels", [[-1, 0, 10], [True, False], ["no", "yes"], ["1", "x"], [1.0, 2.0], [np.uint8(3), np.uint8(7)]]
+    "labels",
+    [
+        [-1, 0, 10],
+        [True, False],
+        ["no", "yes"],
+        ["1", "x"],
+        ["1", "2"],
+        ["True", "False"],
+        [1.0, 2.0],
+        [np.uint8(3), np.uint8(7)],
+        [np.uint64(2**63 + 1), np.uint64(5)],
+        [10**18, -(10**18)],
+    ],
 )
 def test_labels_come_back_as_they_were(storage: Storage, tmp_path: Path, labels: list[Any]) -> None:
     """Numbers as numbers, so that they equal those that were given; a score takes them, too, with gaps."""
@@ -165,12 +177,16 @@ def test_labels_come_back_as_they_were(storage: Storage, tmp_path: Path, labels:
     for model in (study.model(), caviar.load_model(tmp_path / "m.safetensors")):
         predicted = model.predict(frame)
         assert set(predicted.tolist()) <= set(labels)
-        assert predicted.dtype.kind == ("i" if y.dtype.kind in "uf" else y.dtype.kind)
+        assert predicted.dtype.kind == ("i" if y.dtype.kind == "f" else y.dtype.kind) or y.dtype.kind == "u"
         assert model.score(frame) == model.score(frame, y) == model.score(frame, [*y]) == np.mean(predicted == y)
         gaps = [None, *y[1:].tolist()]
         assert model.score(frame, gaps) == np.mean(predicted[1:] == y[1:])
-        with pytest.raises(DataError, match="expected a label for each of 90 examples, found 3"):
+        with pytest.raises(DataError, match=r"a label for each of 90 examples, shape \(90,\), found \(3,\)"):
             model.score(frame, y[:3])
+        with pytest.raises(DataError, match=r"found \(90, 1\)"):
+            model.score(frame, y[:, None])
+        with pytest.raises(DataError, match=r"expected labels among the classes .*, found 'zzz'"):
+            model.score(frame, (word for word in ["zzz"] * 90))
 
 
 @pytest.mark.parametrize("labels", [None, [None] * 3, [0.5, 1.5, 2.5], [b"a", b"b", b"c"], ["", " ", None]])

@@ -94,6 +94,28 @@ def test_a_run_that_was_imported_is_gone_through_again(study: Study, tmp_path: P
     assert here.trial.parent == trial.name and there.trial.parent == f"copy/{trial.number}"
 
 
+def test_children_that_were_imported_go_on(study: Study, tmp_path: Path) -> None:
+    """From where a trial of a sweep, or a babysat one, ended, which is trained again; a branch says that it cannot."""
+    study.sweep(2, n_workers=0)
+    with study.panda(1, more_epochs=3) as panda:
+        list(panda)
+        panda.branch(best=True)
+    with study.panda(panda.trial, params={"learning_rate": 0.02}, more_epochs=3) as grandchild:
+        list(grandchild)
+    export_study(study.storage, "s", tmp_path / "s.jsonl")
+    other = open_storage(f"sqlite:///{tmp_path / 'other.db'}")
+    import_study(other, tmp_path / "s.jsonl")
+    copy = caviar.load_study("s", storage=other)
+
+    for number in (panda.trial.number, grandchild.trial.number):
+        assert copy.model(number).parameters.tobytes() == study.model(number).parameters.tobytes()
+        with pytest.raises(CheckpointError, match=r"no checkpoint to compare with: its checkpoints are not here"):
+            copy.replay(number)
+    (branch,) = (t.number for t in copy.trials() if t.parent == panda.trial.name and t != grandchild.trial)
+    with pytest.raises(CheckpointError, match=rf"start anew from its parent: caviar panda start {panda.trial.name}"):
+        copy.panda(branch)
+
+
 def test_a_run_whose_weights_were_altered_is_not(study: Study, tmp_path: Path) -> None:
     """A single bit in one checkpoint, under a right checksum, is found and its place is named."""
     trial = babysit(study, eventful)

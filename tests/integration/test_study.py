@@ -12,6 +12,7 @@ import pytest
 
 from caviar.errors import DataError, DataNotFound, SettingsError, SpaceError, StudyBusy, StudyMismatch
 from caviar.opening import create_study, load_study, studies
+from caviar.panda.shelf import Policy
 from caviar.records import DataSpec, Trial, TrialState
 from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage, open_storage
@@ -162,6 +163,12 @@ def test_numbers_of_other_libraries_are_numbers(storage: Storage) -> None:
     assert (panda.trial.number, panda.trial.epoch) == (2, 3)  # of equal params trial 1 was the retest
     assert len(study.reports(study.to_frame().number.iloc[0])) == len(study.reports(study.trials()[0])) == 2
     assert study.model(np.int64(1)).name == "iris/1"
+    assert Policy(every=np.int64(2), keep=np.uint8(3)) == Policy(every=2, keep=3)
+    for wrong in ({"every": True}, {"every": 1.5}, {"keep": -1}, {"every": 0}):
+        with pytest.raises(SettingsError):
+            Policy(**wrong)
+    pruned = create_study("pruned", data="iris", prune=np.True_, storage=storage)
+    assert pruned.spec.prune is True and create_study("pruned", prune=True, storage=storage).spec == pruned.spec
 
 
 def test_data_that_has_moved_is_found_where_it_is_said_to_be(storage: Storage, tmp_path: Path) -> None:
@@ -178,7 +185,7 @@ def test_data_that_has_moved_is_found_where_it_is_said_to_be(storage: Storage, t
         DataNotFound, match=r"trained on '.*before.csv', where nothing is now; .* s --trials 3 --data FILE"
     ):
         load_study("s", storage=storage).sweep(4, n_workers=0)
-    study = create_study("s", data=after, target="kind", storage=storage)
+    study = create_study("s", data=after, storage=storage)
     study.sweep(4, n_workers=0)
 
     moved = load_study("s", storage=storage)
@@ -191,6 +198,9 @@ def test_data_that_has_moved_is_found_where_it_is_said_to_be(storage: Storage, t
         create_study("s", data=other, target="kind", storage=storage)
     with pytest.raises(StudyMismatch, match="target 'y'"):
         create_study("s", data=before, target="y", storage=storage)
+    other.rename(after)  # where it says that its data is
+    assert create_study("s", data=before, storage=storage).model(0).score(before) >= 0
+    assert load_study("s", storage=storage).spec.data.source == str(before)
 
 
 def test_the_same_call_goes_on_with_a_study_that_was_refined(storage: Storage) -> None:

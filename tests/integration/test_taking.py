@@ -212,6 +212,42 @@ def test_a_database_that_goes_away_in_the_middle_is_asked_again(
     assert bits(storage, panda.trial) == bits(storage, storage.get_trial("alone", away[0]))
 
 
+def test_while_it_is_not_known_who_has_a_trial_none_of_the_next_generation_begins(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that prunes ends the same trials at the same epochs, however long the database is away."""
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
+    alone, study = (
+        caviar.create_study(name, data="iris", seed=3, epochs=EPOCHS, prune=True, storage=storage) for name in "as"
+    )
+    alone.sweep(40, n_workers=0)
+    monkeypatch.setattr(planner, "SLICE_S", 1e-9)
+    get, asked, away = storage.sessions.get, [], []
+
+    def adopt_in_vain(*_: object, **__: object) -> None:
+        storage.sessions.withdraw(asked[0])
+        raise StorageUnreachable("the connection broke")
+
+    def get_later(name: str, number: int) -> object:
+        away.append(sum(trial.state.is_finished for trial in storage.trials("s")))
+        if sum(n_ended >= 15 for n_ended in away) < 4:  # all others of the first generation
+            raise StorageUnreachable("the connection broke")
+        return get(name, number)
+
+    def ask_once(progress: SweepProgress) -> None:
+        if not asked:
+            wait_until(lambda: bool(storage.trials("s", where="state = 'WAITING'")))
+            asked.append(ask(storage, storage.trials("s", where="state = 'WAITING'")[-1].name))
+
+    monkeypatch.setattr(storage.sessions, "adopt", adopt_in_vain)
+    monkeypatch.setattr(storage.sessions, "get", get_later)
+
+    study.sweep(40, n_workers=0, on_progress=ask_once)
+
+    assert away[-1] == 15
+    assert [bits(storage, trial) for trial in study.trials()] == [bits(storage, trial) for trial in alone.trials()]
+
+
 @pytest.mark.usefixtures("long_trials")
 def test_an_answer_that_cannot_be_given_is_given_later(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that is away for a moment ends no sweep."""

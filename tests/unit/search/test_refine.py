@@ -94,6 +94,16 @@ def test_trials_of_an_earlier_space_are_no_evidence_by_being_many(earlier: Float
     assert n_narrowed <= stats.binom(300, MOST_CHANCE).ppf(0.9999)
 
 
+def test_the_chances_of_ranges_among_many_are_those_of_whole_numbers() -> None:
+    """The same where they are computed by logarithms."""
+    for n, k, m in ((10_001, 100, 9_700), (30_000, 50, 25_000)):
+        exact = ((n - m + 1) * math.comb(m - 1, k - 1) + math.comb(m - 1, k)) / math.comb(n, k)
+        places = [0, *range(1, k - 1), m - 1]
+        values = [*places, *(place for place in range(n) if place not in set(places))]
+        found = refine(SearchSpace(l2=Float(0.0, 30_000.0)), [{"l2": float(value)} for value in values], n_best=k)
+        assert found.params[0].chance == pytest.approx(exact, rel=1e-6)
+
+
 @pytest.mark.parametrize("n_trials", [9_000, 11_000, 400_000])
 def test_the_chances_of_many_trials_are_those_of_few(n_trials: int) -> None:
     """Beyond what is computed with whole numbers, in no time: against SciPy's hypergeometric distribution."""

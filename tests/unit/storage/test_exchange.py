@@ -72,7 +72,7 @@ def test_a_study_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_how_a_trial_was_babysat_comes_back(tmp_path: Path, suffix: str) -> None:
-    """Its params at the start, settings, and all that was answered; a request that waits is left behind."""
+    """Its params at the start, settings, and all that was asked, but for what asks the coordinator of a sweep."""
     here, there = open_storage("sqlite://"), open_storage("sqlite://")
     _fill(here)
     born = here.sessions.create(make_trial(params={"learning_rate": 0.1, "text": 'a"\n\u2028'}), {"epochs": None})
@@ -84,14 +84,15 @@ def test_how_a_trial_was_babysat_comes_back(tmp_path: Path, suffix: str) -> None
             "metrics_before": {"m": AWKWARD_FLOATS[n % len(AWKWARD_FLOATS)]},
         }
         here.sessions.answer(replace(asked, status=Status.APPLIED, sequence=n + 1, **told), None)
-    here.sessions.ask(Intervention(trial=born.name, token="waits", kind="pause"))
+    here.sessions.ask(Intervention(trial=born.name, token="waits", kind="set", arguments={"l2": 0.1}))
+    here.sessions.ask(Intervention(trial=born.name, token="no", kind="take"))
 
     export_study(here, "digits", tmp_path / f"x{suffix}")
     import_study(there, tmp_path / f"x{suffix}")
 
     assert repr(there.sessions.all()) == repr(here.sessions.all())
     done = here.sessions.interventions("digits", born.number)[:-1]
-    assert len(done) == len(AWKWARD_TEXTS)
+    assert len(done) == len(AWKWARD_TEXTS) + 1
     assert repr(there.sessions.interventions("digits", born.number)) == repr(done)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -202,12 +203,12 @@ def test_the_package_imports_no_database_library() -> None:
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
 
 
-def test_a_file_in_a_folder_that_nobody_can_write_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a disk that is mounted read-only: SQLite makes no files beside it, whatever is in its name."""
+def test_a_file_on_a_disk_that_nobody_can_write_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is mounted read-only: SQLite makes no files beside it, whatever is in its name."""
     storage = open_storage(f"sqlite:///{tmp_path}/a b%23%25.db")
     storage.create_study(make_spec())
     storage.close()
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
 
     found = open_storage(f"sqlite:///{tmp_path}/a b%23%25.db?mode=ro")
 
