@@ -150,7 +150,10 @@ def names_of_labels(labels: Iterable[Any], n: int) -> np.ndarray:
     shape = getattr(values, "shape", None) or (len(values),)
     if shape != (n,):
         raise DataError(f"expected a label for each of {n} examples, shape ({n},), found {shape}")
-    names = label_names(pd.DataFrame({"label": list(values)}), "label")
+    if not hasattr(values, "dtype"):  # whole numbers with gaps stay whole, where pandas would make floats of them
+        values = np.array([value.item() if hasattr(value, "item") else value for value in values], dtype=object)
+    column = values if hasattr(values, "iloc") else pd.Series(np.asarray(values))
+    names = label_names(pd.DataFrame({"label": column}), "label")
     if names is None:
         raise DataError("expected labels that are whole numbers, truth values or words, found none")
     return names
@@ -332,7 +335,10 @@ def _label_values(series: pd.Series[Any], target: str) -> np.ndarray:
     if kind != "number":
         raise DataError(f"expected class labels in {where}, found {'dates or times' if kind == 'date' else kind}")
     if series.dtype != object:
-        return np.array(series.tolist())  # nullable kinds become plain ones
+        values = series.tolist()  # nullable kinds become plain ones
+        # NumPy makes floats of whole numbers of which one is beyond int64, and rounds them
+        is_large = any(type(value) is int and value >= 2**63 for value in values)
+        return np.array(values, dtype=np.uint64 if is_large else None)
     if all(isinstance(value, int) for value in series):
         # beyond 64 bits, where an array of numbers would round them; bool is an int, and its name is the same
         return np.array([str(value) for value in series], dtype=object)

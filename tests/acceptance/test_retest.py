@@ -61,7 +61,7 @@ def test_json_holds_each_repeat(flowers: Caviar) -> None:
     ("words", "message"),
     [
         (("none",), "there is no study 'none'"),
-        (("my flowers", "--best", "0"), "best and times must be at least 1, found 0 and 5"),
+        (("my flowers", "--best", "0"), "best must be at least 1, found 0"),
         (("my flowers", "--workers=-1"), "workers must be at least 0"),
     ],
 )

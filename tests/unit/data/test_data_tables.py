@@ -117,6 +117,17 @@ def test_words_for_nothing_are_words_among_words(write_csv: Write) -> None:
     assert raw.classes == ("None", "Some")
 
 
+@pytest.mark.parametrize("dtype", ["uint64", "UInt64", "uint64[pyarrow]"])
+def test_labels_beyond_int64_are_told_apart(tmp_path: Path, dtype: str) -> None:
+    """They are whole numbers like others, and no floats, in which these two are one."""
+    labels = pd.Series([2**63, 2**63 + 1] * 15, dtype=dtype)
+    pd.DataFrame({"a": range(30), "label": labels}).to_parquet(tmp_path / "x.parquet")
+
+    raw = read(tmp_path / "x.parquet")
+
+    assert raw.classes == (str(2**63), str(2**63 + 1))
+
+
 def test_fifty_distinct_values_are_the_limit(load_csv: Load) -> None:
     """Fifty are encoded; fifty-one are refused with name and count."""
     values: list[object] = [f"v{i}" for i in range(51)]
