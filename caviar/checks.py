@@ -22,15 +22,15 @@ def whole(name: str, value: Any) -> int | None:
     raise SettingsError(f"{name} must be a whole number, found {value!r}")
 
 
-def counted_to(name: str, value: Any, most: int, *, least: int = 1) -> int:
-    """Return a whole number of any library as Python's own, within bounds.
+def counted_to(name: str, value: Any, most: int) -> int:
+    """Return a whole number of any library as Python's own, from 1 to the most.
 
     Raises:
         SettingsError: it is none, or beyond them.
     """
     number = whole(name, value)
-    if number is None or number < least:
-        raise SettingsError(f"{name} must be at least {least}, found {value!r}")
+    if number is None or number < 1:
+        raise SettingsError(f"{name} must be at least 1, found {value!r}")
     if number > most:
         raise SettingsError(f"{name} must be at most {most}, found {value!r}")
     return number

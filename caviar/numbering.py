@@ -25,8 +25,9 @@ class Numbers:
         self._children = {trial.number for trial in itertools.chain.from_iterable(children)}
         self._next = self._first_free() if n_trials else 0
 
-    def _is_taken(self, number: int) -> bool:
-        return number in self.babysat or number in self._children
+    @property
+    def _taken(self) -> set[int]:
+        return {*self.babysat, *self._children}
 
     def _first_free(self) -> int:
         """Return one more than the last number that a sweep gave to a trial."""
@@ -36,12 +37,13 @@ class Numbers:
 
     def reserve(self, n: int) -> None:
         """Keep numbers for n trials, so that whoever adds some meanwhile takes later ones."""
-        n_skipped = sum(number >= self._next for number in {*self.babysat, *self._children})
+        n_skipped = sum(number >= self._next for number in self._taken)
         self._storage.reserve_numbers(self._study, self._next + n + n_skipped)
 
     def following(self, n: int) -> list[int]:
         """Return the next n numbers that no trial has."""
-        free = (number for number in itertools.count(self._next) if not self._is_taken(number))
+        taken = self._taken
+        free = (number for number in itertools.count(self._next) if number not in taken)
         return list(itertools.islice(free, n))
 
     def use(self, last: int) -> None:

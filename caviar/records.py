@@ -241,8 +241,25 @@ class Status(StrEnum):
     REJECTED = "rejected"  # it was not valid, or not possible then; `message` says why
 
 
+class _OfTrial:
+    """What is kept of a trial, which it names."""
+
+    __slots__ = ()
+    trial: str
+
+    @property
+    def study(self) -> str:
+        """The study's name."""
+        return self.trial.rpartition("/")[0]
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return int(self.trial.rpartition("/")[2])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Intervention:
+class Intervention(_OfTrial):
     """Something that a person or a rule asked of a babysat trial, and what became of it."""
 
     #: `STUDY/NUMBER`.
@@ -273,16 +290,6 @@ class Intervention:
     asked_at: datetime | None = None
     applied_at: datetime | None = None
 
-    @property
-    def study(self) -> str:
-        """The study's name."""
-        return self.trial.rpartition("/")[0]
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        return int(self.trial.rpartition("/")[2])
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredCheckpoint:
@@ -308,7 +315,7 @@ class StoredCheckpoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Session:
+class Session(_OfTrial):
     """A babysat trial: how it is babysat, and who trains it now."""
 
     #: `STUDY/NUMBER`.
@@ -321,16 +328,6 @@ class Session:
     owner: str | None = None
     acquired_at: datetime | None = None
     expires_at: datetime | None = None
-
-    @property
-    def study(self) -> str:
-        """The study's name."""
-        return self.trial.rpartition("/")[0]
-
-    @property
-    def number(self) -> int:
-        """The trial's number."""
-        return int(self.trial.rpartition("/")[2])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from caviar.bootstrap import checkpoint_folder, make_storage, storage_url
 from caviar.cli.arguments import MODEL_SUFFIX, Storage, Text, Whole
 from caviar.errors import SettingsError
+from caviar.wording import command
 
 
 def sql(
@@ -149,7 +150,7 @@ def delete(study: str, /, *, yes: Annotated[bool, Parameter(negative="")] = Fals
         if not yes:
             raise SettingsError(
                 f"this deletes study {study!r} with {n_trials} trials for good: give --yes to do it, or keep a copy "
-                f"first with `caviar export {study} --to FILE.parquet`"
+                f"first with `{command('export', study, '--to', 'FILE.parquet')}`"
             )
         left = Shelf(checkpoint_folder(opened), opened.get_study(study), 0, opened.identity).study_folder
         opened.delete_study(study)

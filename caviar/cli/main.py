@@ -10,7 +10,7 @@ import re
 import sys
 
 from caviar.cli.front_page import FRONT_PAGE
-from caviar.cli.talk import open_talk
+from caviar.cli.talk import open_talk, send_nowhere
 from caviar.errors import CaviarError
 
 #: What a write to stdout fails with: it is full, broken, or closed.
@@ -37,11 +37,11 @@ def main() -> None:
         status = 130
     except BrokenPipeError:
         # whoever read our output has seen enough
-        _drop_output()
+        send_nowhere(sys.stdout.fileno())
         status = 0
     except OSError as error:
         if error.filename is None and error.errno in _OUTPUT_IS_LOST:
-            _drop_output()
+            send_nowhere(sys.stdout.fileno())
             _say(f"cannot write the output: {error.strerror or error}; send it to another place")
         else:
             _say(str(error) if error.filename is None else f"cannot use {error.filename!r}: {error.strerror or error}")
@@ -64,11 +64,6 @@ def _run(words: list[str]) -> object:
     from caviar.cli.commands import app  # ten times as long as the page takes
 
     return app(words, exit_on_error=False, print_error=False, result_action="return_value")
-
-
-def _drop_output() -> None:
-    """Let what is left of the output go nowhere; Python would complain of it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, kind: str = "error: ") -> None:

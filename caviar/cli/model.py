@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from caviar.errors import SettingsError
 from caviar.model import Model, load_model
 from caviar.opening import load_study
 from caviar.study import Study
-from caviar.wording import counted
+from caviar.wording import command, counted
 
 
 def predict(
@@ -80,7 +79,7 @@ def export_model(name: str, to: Path, url: str | None) -> int:
         raise SettingsError(f"{str(to)!r} {'is a folder' if to.is_dir() else 'cannot be written'}; name another file")
     with _opened(name, url) as (study, number):
         _trained(study, number).save(to)
-    _say(f"it is in {str(to)!r}; to use it: caviar predict {shlex.quote(str(to))} EXAMPLES")
+    _say(f"it is in {str(to)!r}; to use it: {command('predict', str(to), 'EXAMPLES')}")
     return 0
 
 

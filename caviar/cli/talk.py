@@ -30,10 +30,14 @@ class Talk(io.TextIOWrapper):
             self._give_up()
 
     def _give_up(self) -> None:
-        # what waits in the buffer is written there, too
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
+        send_nowhere(self.fileno())
+
+
+def send_nowhere(descriptor: int) -> None:
+    """Let what is written there, and what waits in its buffer, go nowhere; Python would complain of it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def open_talk() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from caviar.data.raw import Column, RawData, check_columns, check_numeric, liste
 from caviar.data.tables import encode_rows, encode_table, label_names
 from caviar.errors import DataError, DataNotFound
 from caviar.records import DataSpec
+from caviar.wording import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def default_source(study: str) -> str:
     if Path(study).suffix.lower() in _SUFFIXES:
         raise DataError(
             f"expected the name of a study, found that of a file, {study!r}; to train on the file, name both, as in: "
-            f"caviar sweep {shlex.quote(Path(study).stem)} --data {shlex.quote(study)}"
+            f"{command('sweep', Path(study).stem, '--data', study)}"
         )
     return study if study in NAMES else NAMES[0]
 

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +338,9 @@ class Nursery:
                 f"{again[name]:.6g}, not {trial.metrics[name]:.6g}; it was steered or trained elsewhere, and its "
                 "states are not here"
             )
-        for name, value in islice(differing(trial.metrics, again).items(), 1):
+        differences = differing(trial.metrics, again)
+        if differences:
+            name, value = next(iter(differences.items()))
             self.on_event(
                 f"WARNING: trained again, {trial.name} ends with {name} {value!r}, not {trial.metrics[name]!r}: other "
                 "processors and versions differ in the last bits, and one that was steered elsewhere differs more"

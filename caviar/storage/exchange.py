@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shlex
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from caviar.space import SearchSpace
 from caviar.storage import codec
 from caviar.storage.base import Storage
 from caviar.storage.plain import JSON, PLAIN, Babysat, Record, babysat_from_record, from_record, to_record
+from caviar.wording import command
 
 #: Version of the files. Those of the first did not hold how trials were babysat.
 FORMAT = 2
@@ -63,7 +63,7 @@ def export_study(storage: Storage, study: str, path: str | Path) -> int:
         raise DataError(
             f"study {study!r} was made through Optuna, whose distributions and attributes these files do not hold; "
             "copy it with optuna.copy_study, or write its trials as a table: "
-            f"caviar query {shlex.quote(study)} --format csv"
+            f"{command('query', study, '--format', 'csv')}"
         )
     header = _header(spec, storage)
     try:
