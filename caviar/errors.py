@@ -26,6 +26,10 @@ class SpaceError(CaviarError, ValueError):
     """the search space is not valid"""
 
 
+class TrainableError(CaviarError, ValueError):
+    """the function that is to train the trials cannot be used"""
+
+
 class ParamsError(CaviarError, ValueError):
     """the params of a trial are not valid"""
 

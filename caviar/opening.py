@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,21 @@ from typing import Any
 from caviar.bootstrap import make_storage
 from caviar.checks import truth, whole
 from caviar.data import default_source, has_columns, load_prepared, resolve
-from caviar.errors import SettingsError, SpaceError, StudyMismatch, StudyNotFound
-from caviar.records import StudySpec, StudySummary
+from caviar.errors import SettingsError, SpaceError, StorageError, StudyMismatch, StudyNotFound
+from caviar.records import DataSpec, StudySpec, StudySummary
 from caviar.space import Domain, SearchSpace, Value
 from caviar.storage import Storage
 from caviar.study import Study
 from caviar.study_settings import (
+    check_asked,
     check_kernel,
     check_settings,
-    check_space,
+    checked_direction,
     found_data,
     new_spec,
     refuse_differences,
 )
+from caviar.training.source import trainable_spec
 
 
 def create_study(
@@ -34,6 +36,8 @@ def create_study(
     seed: int | None = None,
     epochs: int | None = None,
     metric: str | None = None,
+    direction: str | None = None,
+    trainable: str | Path | Callable[..., Any] | None = None,
     dtype: str | None = None,
     prune: bool | None = None,
     new_space: bool = False,
@@ -51,7 +55,10 @@ def create_study(
         target: the column to predict, for tables.
         seed: 0 to 2**63 - 1; with a trial's number it decides all that is random in the trial.
         epochs: that each trial is trained.
-        metric: `val_accuracy` (maximised), `val_loss` or `train_loss` (minimised).
+        metric: `val_accuracy` (maximised), `val_loss` or `train_loss` (minimised); of a trainable, what it reports.
+        direction: `maximize` or `minimize`; where absent, more of an accuracy is better, and less of a loss.
+        trainable: trains the trials instead of the built-in network: a function of a Python file, itself or as
+            `FILE.py:FUNCTION`; see :class:`caviar.Task`. It needs a space and a metric, and no data.
         dtype: `float32` or `float64`.
         prune: end trials early that are behind those before them; see :mod:`caviar.execution.halving`.
         new_space: where the study exists with another space, make this one its next version: trials to come are drawn
@@ -60,29 +67,36 @@ def create_study(
 
     Raises:
         StudyMismatch: the study exists with other settings; the message says which.
-        DataError, SpaceError, SettingsError: these are not valid.
+        DataError, SpaceError, SettingsError, TrainableError: these are not valid.
     """
+    code = None if trainable is None else trainable_spec(trainable)
     seed, epochs = whole("seed", seed), whole("epochs", epochs)
     prune = None if prune is None else truth("prune", prune)
-    check_settings(seed, epochs, metric, dtype)
+    check_settings(seed, epochs, dtype)
     if space is not None:
         if not isinstance(space, Mapping):
             raise SpaceError(f"expected a SearchSpace, as SearchSpace(learning_rate=0.1), found {space!r}")
         space = space if isinstance(space, SearchSpace) else SearchSpace(**space)
-        check_space(space)
     elif new_space:
         raise SettingsError("a new space must be given to make it the study's: --new-space goes with --space FILE.toml")
-    given = {"seed": seed, "epochs": epochs, "metric": metric, "dtype": dtype, "prune": prune}
+    way = None if direction is None else checked_direction(direction)
+    given: dict[str, Any] = {"seed": seed, "epochs": epochs, "metric": metric, "dtype": dtype, "prune": prune}
+    given |= {"direction": way, "trainable": code}
     asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if space is not None:
         asked["space"] = space.to_dict()
+    if code is not None or not _is_trained_by_function(name, storage):
+        check_asked(asked, code)
     opened = storage if isinstance(storage, Storage) else make_storage(storage)
     try:
         found = opened.get_study(name)
     except StudyNotFound:
-        spec = new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
-        prepared = load_prepared(spec.data, spec.dtype)
-        spec = replace(spec, data=replace(spec.data, fingerprint=prepared[0].fingerprint))
+        if code is not None and data is None and target is None:
+            spec, prepared = new_spec(name, DataSpec(source=""), asked), None
+        else:
+            spec = new_spec(name, resolve(default_source(name) if data is None else data, target), asked)
+            prepared = load_prepared(spec.data, spec.dtype)
+            spec = replace(spec, data=replace(spec.data, fingerprint=prepared[0].fingerprint))
         try:
             return Study(opened.create_study(spec), opened, prepared)
         except StudyMismatch:  # another process was faster
@@ -103,12 +117,28 @@ def _continued(found: StudySpec, asked: dict[str, Any], new_space: bool, storage
         asked = {**asked, "space": found.space}
     refuse_differences(found, asked)
     check_kernel(found)
+    if "trainable" in asked and found.trainable is not None and asked["trainable"].file != found.trainable.file:
+        storage.move_trainable(found.name, asked["trainable"].file)
     data = asked.get("data", found.data)
     if data != found.data:
         storage.move_data(found.name, data.source, data.target)
     if new_space and space != found.space:
         storage.add_space(found.name, space)
     return storage.get_study(found.name)
+
+
+def _is_trained_by_function(name: str, storage: str | Storage | None) -> bool:
+    """Return whether there is such a study, without making a database."""
+    try:
+        if isinstance(storage, Storage):
+            return storage.get_study(name).trainable is not None
+        opened = make_storage(storage, create=False)
+        try:
+            return opened.get_study(name).trainable is not None
+        finally:
+            opened.close()
+    except StorageError:
+        return False
 
 
 def load_study(name: str, *, storage: str | Storage | None = None) -> Study:

@@ -68,8 +68,8 @@ class Pruning:
         return halving or Halving(spec.metric, spec.direction, spec.epochs, numbers.following(1)[0])
 
     def _remember(self, halving: Halving, trial: Trial, reports: Reports | None) -> None:
-        if trial.state is TrialState.COMPLETE and trial.epoch < self._spec.epochs:
-            return  # made through Optuna
+        if self._ended_early(trial):
+            return
         if reports is not None:
             halving.see(trial.number, reports)
         if trial.is_telling and halving.lacks(trial):
@@ -78,6 +78,11 @@ class Pruning:
                 "reports, as after an import from CSV; export it as JSONL or Parquet, and import that"
             )
         halving.tell(trial)
+
+    def _ended_early(self, trial: Trial) -> bool:
+        """Return whether a trial never came to its last epochs, and was not ended: it is held against nobody."""
+        # made through Optuna, or by a function that ended by itself
+        return trial.state is TrialState.COMPLETE and trial.epoch < self._spec.epochs
 
     def is_ready(self, number: int, version: int, is_idle: bool) -> bool:
         """Return whether a trial may be trained by now: once those have ended that it is held against.
@@ -121,7 +126,11 @@ class Pruning:
             halving.see(trial.number, reports)
         if trial.state.is_finished:
             self._repeats.discard(trial.number)
-            if halving is not None:
+            if halving is None:
+                return
+            if self._ended_early(trial):
+                halving.drop(trial.number)
+            else:
                 halving.tell(trial)
 
     def drop(self, number: int, version: int) -> None:

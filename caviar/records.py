@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,16 +59,25 @@ class Direction(StrEnum):
         return 1 if self is Direction.MINIMIZE else -1
 
 
-def direction_of(metric: str) -> Direction:
-    """Return which way a metric of the built-in network is better: more of an accuracy, less of a loss."""
-    return Direction.MAXIMIZE if metric.endswith("accuracy") else Direction.MINIMIZE
+#: Which way a metric is better, where its name ends so.
+CLEAR_METRICS = {
+    "accuracy": Direction.MAXIMIZE,
+    "loss": Direction.MINIMIZE,
+    "error": Direction.MINIMIZE,
+    "cost": Direction.MINIMIZE,
+}
+
+
+def clear_direction(metric: str) -> Direction | None:
+    """Return which way a metric is better, as its name tells: more of an accuracy, less of a loss; None if unclear."""
+    return next((way for ending, way in CLEAR_METRICS.items() if metric.endswith(ending)), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
     """Which data a study trains on: enough to load it again and to know that it is the same."""
 
-    #: A built-in name (`digits`) or the absolute path of a file or folder.
+    #: A built-in name (`digits`) or the absolute path of a file or folder; empty where a study has no data.
     source: str
     #: Column to predict, for tables.
     target: str | None = None
@@ -75,6 +85,23 @@ class DataSpec:
     split_seed: int = 0
     #: Hash of features, labels and class names as loaded, before the split.
     fingerprint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainableSpec:
+    """A function of the user's that trains a model, where that is not the built-in network."""
+
+    #: Absolute path of the Python file.
+    file: str
+    #: Its name in the file.
+    function: str
+    #: The text of the file when the study was made: what is trained has to be the same code.
+    source: str
+
+    @property
+    def name(self) -> str:
+        """`FILE.py:FUNCTION`, without the folder."""
+        return f"{Path(self.file).name}:{self.function}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +122,8 @@ class StudySpec:
     kernel: str = "numpy"
     #: Whether trials end early that are behind those before them.
     prune: bool = False
+    #: What trains the trials; None is the built-in network.
+    trainable: TrainableSpec | None = None
     created_at: datetime | None = None
     #: Version of caviar that created it.
     caviar_version: str = ""

@@ -27,6 +27,7 @@ from caviar.repeats import Retest, retest_study
 from caviar.storage import Storage
 from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers
 from caviar.training.dataset import Dataset
+from caviar.training.source import check_unchanged, refuse_loading
 from caviar.wording import command
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ class Study:
         from caviar.sweep import sweep  # with it comes Optuna, which panda mode does without
 
         self.spec = self.storage.get_study(self.name)  # whose space another process may have changed meanwhile
+        refuse_loading(self.name)
+        if self.spec.trainable is not None:
+            check_unchanged(self.spec.trainable, self.name)
         if n_trials is not None and self._is_done(n_trials):  # no Ray need be started for that
             address, n_workers = None, 0
         with ThreadPoolExecutor(1) as beside:  # while this process joins a cluster
@@ -222,8 +226,10 @@ class Study:
             self.spec = self.storage.get_study(self.name)
         return found
 
-    def _prepare(self) -> Dataset:
+    def _prepare(self) -> Dataset | None:
         """Load the data and have the kernel ready, whose code the workers of this machine then find on the disk."""
+        if self.spec.trainable is not None:
+            return self.data if self.spec.data.source else None
         data = self.data
         choose_kernel(self.spec.kernel).prepare(self.spec.dtype)
         return data
@@ -311,6 +317,7 @@ class Study:
         """
         from caviar.model import model_of
 
+        self._refuse_function()
         chosen = self.best_trial if trial is None else self.storage.get_trial(self.name, _number(trial))
         if chosen is None:
             raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial, so it has no best one; sweep it first")
@@ -358,6 +365,8 @@ class Study:
 
     def _load(self) -> tuple[Dataset, Preparation]:
         if self._prepared is None:
+            if not self.spec.data.source and self.spec.trainable is not None:
+                raise DataError(f"study {self.name!r} has no data: {self.spec.trainable.name} trains on its own")
             if not self.spec.data.source:
                 raise DataError(
                     f"study {self.name!r} was made through Optuna and names no data; nothing can be trained for it here"
@@ -378,6 +387,7 @@ class Study:
     def _nursery(self, address: str | None, **settings: Any) -> Nursery:
         from caviar.panda.start import Nursery
 
+        self._refuse_function()
         data = self.data
         executor = make_executor(address, None if address else 0)
         try:
@@ -387,6 +397,14 @@ class Study:
             raise
         root = checkpoint_folder(self.storage)
         return Nursery(storage=self.storage, spec=self.spec, data=data, executor=executor, root=root, **settings)
+
+    def _refuse_function(self) -> None:
+        """Refuse what needs the states of models, where a function trains them."""
+        if self.spec.trainable is not None:
+            raise SettingsError(
+                f"study {self.name!r} is trained by {self.spec.trainable.name}, whose models are its own: only the "
+                "built-in network can be babysat, exported as a model and used to predict"
+            )
 
     def _hand_over(self, trial: Trial, state: TrainState | None, answer: Intervention) -> None:
         from caviar.panda.found import hand_over

@@ -13,9 +13,10 @@ from caviar.errors import DataError, DataNotFound, SettingsError, SpaceError, St
 from caviar.execution.halving import rungs
 from caviar.nn.initial import MAX_SEED
 from caviar.nn.kernel import kernel_name
-from caviar.records import EPOCH_METRICS, DataSpec, StudySpec, direction_of
+from caviar.records import CLEAR_METRICS, EPOCH_METRICS, DataSpec, Direction, StudySpec, TrainableSpec, clear_direction
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.training.hyperparameters import Hyperparameters, check_param
+from caviar.training.source import is_same_code
 
 DEFAULT_EPOCHS = 20
 #: Trials of a study, and times that the best are trained again: more than anybody can, so that they were mistyped.
@@ -59,8 +60,13 @@ def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
     """Return the spec of a new study: what is asked for, else the defaults.
 
     Raises:
-        SettingsError: trials are to be pruned, and have too few epochs.
+        SettingsError: trials are to be pruned, and have too few epochs, or what a trainable needs is missing.
+        SpaceError: the built-in network knows a param not, or does not allow what may be sampled.
     """
+    trainable: TrainableSpec | None = asked.get("trainable")
+    check_asked(asked, trainable)
+    if trainable is not None:
+        _check_whole(asked, trainable)
     metric, epochs = asked.get("metric", "val_accuracy"), asked.get("epochs", DEFAULT_EPOCHS)
     if asked.get("prune") and not rungs(epochs):
         raise SettingsError(f"prune needs at least 4 epochs, to judge trials before the last, found {epochs}")
@@ -70,10 +76,11 @@ def new_spec(name: str, data: DataSpec, asked: dict[str, Any]) -> StudySpec:
         space=asked.get("space", default_space().to_dict()),
         seed=asked.get("seed", 0),
         metric=metric,
-        direction=direction_of(metric),
+        direction=asked.get("direction") or clear_direction(metric) or Direction.MINIMIZE,
         epochs=epochs,
         dtype=asked.get("dtype", "float32"),
-        kernel=kernel_name(),
+        kernel=kernel_name() if trainable is None else "",
+        trainable=trainable,
         prune=asked.get("prune", False),
         caviar_version=caviar.__version__,
     )
@@ -113,6 +120,8 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
         if field.name == "space" and wanted != had:
             names = [key for key in sorted({*had, *wanted}) if had.get(key) != wanted.get(key)]
             differences.append(f"another space ({', '.join(names)})")
+        elif field.name == "trainable":
+            differences += _differences_of_code(had, wanted)
         elif field.name == "data":
             if wanted.fingerprint == had.fingerprint:  # wherever it lies
                 continue
@@ -129,7 +138,22 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
         )
 
 
+def _differences_of_code(had: TrainableSpec | None, wanted: TrainableSpec | None) -> list[str]:
+    """Return how other code is named than a study is trained by, wherever its file lies."""
+    if wanted is None or had == wanted:
+        return []
+    if had is None:
+        return [f"the built-in network, not {wanted.name}"]
+    if is_same_code(had, wanted):
+        return []
+    if had.name == wanted.name:
+        return [f"{had.name} as it was before it was changed"]
+    return [f"trainable {had.name}, not {wanted.name}"]
+
+
 def _describe(data: DataSpec) -> str:
+    if not data.source:
+        return "none"
     column = f" target {data.target!r}" if data.target else ""
     return f"{data.source!r}{column} (fingerprint {data.fingerprint[:8]})"
 
@@ -141,6 +165,8 @@ def check_kernel(found: StudySpec) -> None:
         StudyMismatch: the environment asks for another.
         SettingsError: it is not installed here.
     """
+    if found.trainable is not None:
+        return
     wanted = os.environ.get("CAVIAR_KERNEL")
     if wanted and kernel_name() != found.kernel:
         raise StudyMismatch(
@@ -150,7 +176,56 @@ def check_kernel(found: StudySpec) -> None:
     kernel_name(found.kernel)
 
 
-def check_settings(seed: int | None, epochs: int | None, metric: str | None, dtype: str | None) -> None:
+def check_asked(asked: dict[str, Any], trainable: TrainableSpec | None) -> None:
+    """Check the metric and the space that are asked for, of the built-in network or of a function.
+
+    Raises:
+        SettingsError, SpaceError: these are not valid.
+    """
+    metric, direction = asked.get("metric"), asked.get("direction")
+    if trainable is None and metric is not None and metric not in EPOCH_METRICS:
+        raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
+    if trainable is None and direction not in (None, clear_direction(metric or "val_accuracy")):
+        raise SettingsError(
+            f"a direction is for metrics of a trainable; leave it out: {metric or 'val_accuracy'} has its own"
+        )
+    if "space" in asked:
+        space = SearchSpace.from_dict(asked["space"])
+        if trainable is None or not space:
+            check_space(space)
+
+
+def _check_whole(asked: dict[str, Any], trainable: TrainableSpec) -> None:
+    """Refuse a new study of a function that lacks what no default can stand for.
+
+    Raises:
+        SettingsError: the message says what.
+    """
+    if "space" not in asked:
+        raise SettingsError(f"{trainable.name} needs a space of its own params: give --space FILE.toml")
+    metric = asked.get("metric")
+    if not metric:
+        raise SettingsError(f"{trainable.name} needs the name of a metric that it reports: give --metric, as val_loss")
+    if "direction" not in asked and clear_direction(metric) is None:
+        raise SettingsError(
+            f"give --direction maximize or minimize: more or less of {metric!r} may be better (where the name ends in "
+            f"{', '.join(CLEAR_METRICS)}, it is clear)"
+        )
+
+
+def checked_direction(direction: str) -> Direction:
+    """Return a direction as the record has it.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    try:
+        return Direction(direction.upper())
+    except (ValueError, AttributeError):
+        raise SettingsError(f"direction must be 'maximize' or 'minimize', found {direction!r}") from None
+
+
+def check_settings(seed: int | None, epochs: int | None, dtype: str | None) -> None:
     """Refuse settings out of bounds; None is one that is not given.
 
     Raises:
@@ -160,8 +235,6 @@ def check_settings(seed: int | None, epochs: int | None, metric: str | None, dty
         raise SettingsError(f"seed must be 0 to {MAX_SEED}, found {seed}")
     if epochs is not None and epochs < 1:
         raise SettingsError(f"epochs must be at least 1, found {epochs}")
-    if metric is not None and metric not in EPOCH_METRICS:
-        raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
     if dtype is not None and dtype not in ("float32", "float64"):
         raise SettingsError(f"dtype must be 'float32' or 'float64', found {dtype!r}")
 

@@ -57,7 +57,7 @@ PlanRepeats = Callable[[], tuple[Container[int], Sequence[Trial]]]
 def sweep(
     storage: Storage,
     spec: StudySpec,
-    data: Dataset,
+    data: Dataset | None,
     executor: Executor,
     n_trials: int,
     *,
@@ -74,7 +74,7 @@ def sweep(
     Args:
         storage: the trial database.
         spec: of a study that is in it.
-        data: what the spec names, loaded.
+        data: what the spec names, loaded; None where it names none.
         executor: where to train; the data is loaded onto it.
         n_trials: trials of the study in all, whoever made them.
         on_progress: called a few times a second.
@@ -103,7 +103,7 @@ class _Sweep:
         storage: Storage,
         recorder: Recorder,
         spec: StudySpec,
-        data: Dataset,
+        data: Dataset | None,
         executor: Executor,
         n_trials: int,
         on_progress: Callable[[SweepProgress], None],
@@ -114,7 +114,7 @@ class _Sweep:
         self.n_trials = n_trials
         self.on_progress, self.is_interrupted = on_progress, is_interrupted
         self.sampler = TrialSampler(SearchSpace.from_dict(spec.space), spec.seed)
-        self.planner = Planner(data)
+        self.planner = Planner(data if spec.trainable is None else None)
         self.left: list[Trial] = []  # of an earlier sweep, to be trained once the pruning lets them
         self.pool = Pool(self.planner.cost)
         self.begun: dict[int, TrialResult] = {}  # trials that are trained in several slices, as they last stood
@@ -293,7 +293,14 @@ class _Sweep:
 
     def _slice(self, tasks: tuple[TrialTask, ...]) -> Slice:
         bar = Bar(metric=self.spec.metric, direction=self.spec.direction, value=self.best.value if self.best else None)
-        return Slice(tasks=tasks, kernel=self.spec.kernel, expected_s=self.planner.seconds(tasks), bar=bar)
+        return Slice(
+            tasks=tasks,
+            kernel=self.spec.kernel,
+            trainable=self.spec.trainable,
+            metric=self.spec.metric,
+            expected_s=self.planner.seconds(tasks),
+            bar=bar,
+        )
 
     def _seconds_to_come(self) -> float:
         """Return how long one worker is thought to take for all that is left; trials to be drawn cost as others do."""
@@ -434,6 +441,8 @@ class _Sweep:
 
     def _judge_best(self) -> None:
         """Write what the best trial gave on the test part (docs/decisions/0003)."""
+        if self.spec.trainable is not None or self.data is None:
+            return  # a function reports what it wants to
         if self.best is None or "test_accuracy" in self.best.metrics or not len(self.data.test):
             return
         judged = self.judged or self._train_again(self.best)

@@ -70,7 +70,7 @@ class _Actor:
         self._run = run
         self._data: Dataset | None = None
 
-    def load(self, data: Dataset) -> str:
+    def load(self, data: Dataset | None) -> str:
         """Take the data, of which the node has one copy, and say on which node this is."""
         import ray
 
@@ -79,7 +79,6 @@ class _Actor:
         return node
 
     def train(self, slice: Slice) -> list[TrialOutcome]:
-        assert self._data is not None
         return self._run(slice, self._data)
 
 

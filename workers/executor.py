@@ -62,7 +62,7 @@ class RayExecutor(Executor):
         """See :class:`Executor`."""
         return self._crew.backlog_s
 
-    def load(self, data: Dataset) -> None:
+    def load(self, data: Dataset | None) -> None:
         """See :meth:`Executor.load`."""
         import ray
 

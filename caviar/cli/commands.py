@@ -35,6 +35,8 @@ def sweep(
     epochs: MaybeWhole = None,
     seed: MaybeWhole = None,
     metric: str | None = None,
+    direction: str | None = None,
+    trainable: str | None = None,
     dtype: str | None = None,
     prune: bool | None = None,
     new_space: Annotated[bool, Parameter(negative="")] = False,
@@ -62,9 +64,13 @@ def sweep(
     seed
         Seed of the study [0].
     metric
-        val_accuracy, val_loss or train_loss [val_accuracy].
+        val_accuracy, val_loss or train_loss [val_accuracy]; of a trainable, what it reports.
     dtype
         float32 or float64 [float32].
+    direction
+        maximize or minimize: which way the metric of a trainable is better [clear for accuracies and losses].
+    trainable
+        FILE.py:FUNCTION that trains the trials instead of the built-in network.
     prune
         End trials early that are behind the best of those before them [no, or as the study was made].
     new_space
@@ -88,6 +94,8 @@ def sweep(
         seed=seed,
         metric=metric,
         dtype=dtype,
+        direction=direction,
+        trainable=trainable,
         prune=prune,
         new_space=new_space,
         n_workers=workers,

@@ -39,7 +39,9 @@ class SweepDisplay:
     def __enter__(self) -> SweepDisplay:
         spec = self._spec
         epochs = f"{'up to ' if spec.prune else ''}{spec.epochs} epochs"
-        intro = f"{spec.name}: {spec.data.source}, {epochs} a trial, seed {spec.seed}, {spec.kernel} kernel"
+        what = f"{spec.kernel} kernel" if spec.trainable is None else f"trained by {spec.trainable.name}"
+        data = f"{spec.data.source}, " if spec.data.source else ""
+        intro = f"{spec.name}: {data}{epochs} a trial, seed {spec.seed}, {what}"
         print(intro, file=sys.stderr)
         if self._live:
             self._live.start()
@@ -78,7 +80,7 @@ def _line(progress: SweepProgress) -> str:
         *([f"{progress.n_pruned} pruned"] if progress.n_pruned else ()),
         f"{progress.n_failed} failed",
         f"{progress.trials_per_second:.1f} trials/s",
-        f"best {best.value:.4f} ({best.name})" if best and best.value is not None else "no result yet",
+        f"best {_value(best.value)} ({best.name})" if best and best.value is not None else "no result yet",
     ]
     if progress.seconds_left is not None:
         parts.append(f"{duration(progress.seconds_left)} left")
@@ -105,11 +107,16 @@ def block(progress: SweepProgress, metric: str) -> Group:
     lines: list[Table | Text] = [bar, Text.assemble(running, failed)]
     best = progress.best
     if best and best.value is not None:
-        lines.append(Text.assemble("best ", (f"{metric} {best.value:.4f}", "bold green"), f" {best.name}"))
+        lines.append(Text.assemble("best ", (f"{metric} {_value(best.value)}", "bold green"), f" {best.name}"))
         lines.append(Text(", ".join(f"{name} {_short(value)}" for name, value in best.params.items()), style="dim"))
     if progress.notice:
         lines.append(Text(progress.notice, style="yellow"))
     return Group(*lines)
+
+
+def _value(value: float) -> str:
+    """Return a metric with as many places each time, where it is of the size of an accuracy or a loss."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def _short(value: object) -> str:

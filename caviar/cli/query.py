@@ -15,7 +15,7 @@ from caviar.cli.rows import CSV_COLUMNS, flat_row, run_row, study_row, trial_row
 from caviar.cli.runs import print_runs
 from caviar.cli.tables import print_table, print_values, shown, sparkline
 from caviar.errors import QueryError
-from caviar.records import Trial, direction_of
+from caviar.records import Direction, Trial, clear_direction
 from caviar.storage import Storage
 
 #: Trials read at a time, of however many there are.
@@ -33,7 +33,7 @@ def print_studies(tag: str | None, format: str, url: str | None) -> int:
     rows = [
         {
             "study": summary.spec.name,
-            "data": summary.spec.data.source,
+            "data": summary.spec.data.source or None,
             "trials": summary.n_trials,
             "states": ", ".join(f"{n} {state}" for state, n in summary.counts.items() if n),
             "metric": summary.spec.metric,
@@ -113,7 +113,7 @@ def _print_study(storage: Storage, name: str, as_json: bool) -> None:
     row["states"] = ", ".join(f"{n} {state}" for state, n in row["states"].items()) or None
     row["tags"] = " ".join(row["tags"]) or None
     for key, value in row.items():
-        if value is not None:
+        if value not in (None, ""):
             print(f"{key:14} {shown(str(value))}")
     if space:
         from caviar.space import SearchSpace  # most answers do without
@@ -151,18 +151,20 @@ def _print_trial(storage: Storage, study: str, number: int, as_json: bool) -> No
         if row[key] is not None:
             print(f"{key:14} {_short(row[key])}")
     _print_params_and_metrics(row | {"metrics": trial.metrics})
-    for index, metric in enumerate(reports.metrics):
-        if len(reports):
-            column = reports.values[:, index].tolist()
-            ends = f"{_short(column[0])} -> {_short(column[-1])}"
-            print(f"  {metric:20} {sparkline(column)}  {ends}{_best(metric, column, reports.first_epoch)}")
+    spec = storage.get_study(study)
+    for index, metric in enumerate(reports.metrics if len(reports) else ()):
+        column = reports.values[:, index].tolist()
+        ends = f"{_short(column[0])} -> {_short(column[-1])}"
+        way = spec.direction if metric == spec.metric else clear_direction(metric)
+        best = "" if way is None else _best(way, column, reports.first_epoch)
+        print(f"  {shown(metric):20} {sparkline(column)}  {ends}{best}")
     if trial.traceback:
         print("\n".join(map(shown, trial.traceback.rstrip().split("\n"))))
 
 
-def _best(metric: str, column: list[float], first_epoch: int) -> str:
+def _best(direction: Direction, column: list[float], first_epoch: int) -> str:
     """Return where a curve was best, if that was not at its end."""
-    sign = direction_of(metric).sign
+    sign = direction.sign
     ranked = [(sign * value, epoch) for epoch, value in enumerate(column, first_epoch) if value == value]
     best, epoch = min(ranked, default=(sign * column[-1], 0))
     return f", best {_short(sign * best)} at epoch {epoch}" if sign * best != column[-1] and epoch else ""

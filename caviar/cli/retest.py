@@ -13,6 +13,7 @@ from caviar.cli.formats import print_json
 from caviar.cli.interrupt import interruptible
 from caviar.cli.tables import print_table, print_values
 from caviar.opening import load_study
+from caviar.records import StudySpec
 from caviar.repeats import Retest
 from caviar.study_settings import check_workers
 from caviar.wording import command
@@ -69,7 +70,7 @@ def retest(
     else:
         _print_table(found, opened.spec.metric)
         if not interrupted:
-            _print_best(found, opened.spec.direction.sign, storage)
+            _print_best(found, opened.spec, storage)
     if interrupted:
         print("caviar: interrupted; run the same command to go on", file=sys.stderr)
         return 130
@@ -93,7 +94,7 @@ def _print_table(found: list[Retest], metric: str) -> None:
     print_table(rows, "")
 
 
-def _print_best(found: list[Retest], sign: int, storage: str | None) -> None:
+def _print_best(found: list[Retest], spec: StudySpec, storage: str | None) -> None:
     """Print what was luck, and the trial whose params have stood the test."""
     pairs = [(one.trial.value, one.mean) for one in found if one.trial.value is not None and one.mean is not None]
     best = found[0]
@@ -101,10 +102,13 @@ def _print_best(found: list[Retest], sign: int, storage: str | None) -> None:
         print("none of them was COMPLETE each time: no params have stood the test")
         return
     then, again = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    sign = spec.direction.sign
     was_luck = "the difference was luck" if sign * again > sign * then else "no worse, so it was not luck"
     print(f"on average {then:.4g} then, {again:.4g} again: {was_luck}")
     print(f"best again   {best.trial.name}")
     print_values(best.trial.params)
+    if spec.trainable is not None:
+        return
     name = best.trial.name
     print("next")
     print(f"  {command('export', name, '--to', f'{best.trial.study}{MODEL_SUFFIX}', storage=storage)}")

@@ -68,6 +68,7 @@ def study_row(summary: StudySummary) -> dict[str, Any]:
         "dtype": spec.dtype,
         "kernel": spec.kernel,
         "prune": spec.prune,
+        "trainable": None if spec.trainable is None else f"{spec.trainable.file}:{spec.trainable.function}",
         "space_version": spec.space_version,
         "created_at": spec.created_at.isoformat() if spec.created_at else None,
         "trials": summary.n_trials,

@@ -33,6 +33,8 @@ def run_sweep(
     epochs: int | None,
     seed: int | None,
     metric: str | None,
+    direction: str | None,
+    trainable: str | None,
     dtype: str | None,
     prune: bool | None,
     new_space: bool,
@@ -55,6 +57,8 @@ def run_sweep(
         seed=seed,
         epochs=epochs,
         metric=metric,
+        direction=direction,
+        trainable=trainable,
         dtype=dtype,
         prune=prune,
         new_space=new_space,
@@ -131,8 +135,9 @@ def _print_best(study: Study, result: SweepResult, storage: str | None) -> None:
     for accuracy, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
         if accuracy in best.metrics:
             print(f"{label:12} {best.metrics[accuracy]:.4f} accuracy")
-    share, most_frequent = study.data.most_frequent
-    print(f"{'guessing':12} {share:.4f} accuracy, {most_frequent!r} for all")
+    if study.spec.trainable is None:
+        share, most_frequent = study.data.most_frequent
+        print(f"{'guessing':12} {share:.4f} accuracy, {most_frequent!r} for all")
     print_values(best.params)
     n_held = max(result.progress.n_trials, result.progress.n_ended)
     sort = f"{'-' if study.spec.direction is Direction.MAXIMIZE else ''}{metric}"

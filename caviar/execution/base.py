@@ -13,7 +13,7 @@ import numpy as np
 from caviar.errors import ExecutorError
 from caviar.execution.facts import ClusterFacts
 from caviar.nn.initial import Key
-from caviar.records import Direction, Params, Reports, TrialState
+from caviar.records import Direction, Params, Reports, TrainableSpec, TrialState
 from caviar.training.dataset import Dataset
 from caviar.training.state import Point, TrainState
 
@@ -71,6 +71,9 @@ class Slice:
     kernel: str
     #: Seconds that it is thought to take.
     expected_s: float = 0.0
+    #: What trains them, and the metric that it has to report; None is the built-in network.
+    trainable: TrainableSpec | None = None
+    metric: str = ""
     #: Of the best trial so far. Those that end here and reach it may be the best now, and are judged on the test part,
     #: also where no task asks for that.
     bar: Bar | None = None
@@ -127,7 +130,7 @@ def _unpack(
 
 
 #: What a worker does with a slice: outcomes in the order of the tasks. It is sent to each worker once, not per slice.
-Runner = Callable[[Slice, Dataset], list[TrialOutcome]]
+Runner = Callable[[Slice, Dataset | None], list[TrialOutcome]]
 
 
 class Job(ABC):
@@ -196,8 +199,8 @@ class Executor(ABC):
         """Learn for how long one worker would have to train all that is still to come, as far as is known."""
 
     @abstractmethod
-    def load(self, data: Dataset) -> None:
-        """Bring the data to the workers, once per node; slices submitted later train on it."""
+    def load(self, data: Dataset | None) -> None:
+        """Bring the data to the workers, once per node; slices submitted later train on it. None is no data."""
 
     @abstractmethod
     def submit(self, slice: Slice) -> Job:

@@ -36,5 +36,6 @@ class Breaker:
             return None
         return (
             f"the first {len(self._errors)} trials all failed alike ({trial.error}); see "
-            f"`{command('show', trial.name)}`, then mend the space or the data under another study name"
+            f"`{command('show', trial.name)}`, then mend the space, the data or the code under another study name, or "
+            f"after `{command('delete', trial.study)}`"
         )

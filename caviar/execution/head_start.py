@@ -50,6 +50,7 @@ class HeadStart(Executor):
         self._make = make
         self._here = InlineExecutor()
         self._data: Dataset | None = None
+        self._is_loaded = False
         self._made: Executor | None = None
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -80,9 +81,9 @@ class HeadStart(Executor):
         if self._thread is None and seconds > _WORTH_S:
             self._start()
 
-    def load(self, data: Dataset) -> None:
+    def load(self, data: Dataset | None) -> None:
         """See :meth:`Executor.load`."""
-        self._data = data
+        self._data, self._is_loaded = data, True
         self._here.load(data)
         if self._other is not None:
             self._other.load(data)
@@ -151,7 +152,7 @@ class HeadStart(Executor):
         """
         if self._error is not None:
             raise self._error
-        if self._other is None and self._is_made.is_set() and self._made is not None and self._data is not None:
+        if self._other is None and self._is_made.is_set() and self._made is not None and self._is_loaded:
             self._other = self._made
             self._other.load(self._data)
             for job in self._waiting:

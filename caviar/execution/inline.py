@@ -30,19 +30,20 @@ class InlineExecutor(Executor):
     def __init__(self, run: Runner = run_slice) -> None:
         self._run = run
         self._data: Dataset | None = None
+        self._is_loaded = False
 
     @property
     def n_workers(self) -> int:
         """See :class:`Executor`."""
         return 1
 
-    def load(self, data: Dataset) -> None:
+    def load(self, data: Dataset | None) -> None:
         """See :meth:`Executor.load`."""
-        self._data = data
+        self._data, self._is_loaded = data, True
 
     def submit(self, slice: Slice) -> Job:
         """See :meth:`Executor.submit`."""
-        if self._data is None:
+        if not self._is_loaded:
             raise ExecutorError("a slice was submitted before the data; call load() first")
         start = time.monotonic()
         outcomes = self._run(slice, self._data)
@@ -54,4 +55,4 @@ class InlineExecutor(Executor):
 
     def close(self) -> None:
         """See :meth:`Executor.close`."""
-        self._data = None
+        self._data, self._is_loaded = None, False

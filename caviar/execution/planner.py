@@ -27,6 +27,9 @@ SPARE_SLICE_S = 0.05
 #: Weight of the old in the ratio of measured to estimated cost.
 _RATIO_WEIGHT = 0.7
 
+#: What an epoch of a function of the user's is thought to take until one is measured: too long for a slice of several
+#: trials, and to be trained in the process that has to answer meanwhile.
+_SECONDS_OF_FUNCTION = 60.0
 # a model of one core that trains with the compiled kernel; by how much a machine is slower or faster is measured
 _SECONDS_PER_EPOCH = 60e-6
 _SECONDS_PER_PRODUCT = 4.5e-11  # of a parameter and an example, forward and backward
@@ -36,10 +39,16 @@ _SECONDS_PER_EVALUATION = 2e-11  # of a parameter and an example
 
 
 class Planner:
-    """Estimates what trials cost, learns from what they took, and takes the next slice from a pool."""
+    """Estimates what trials cost, learns from what they took, and takes the next slice from a pool.
 
-    def __init__(self, data: Dataset) -> None:
-        self._shape = (len(data.train), len(data.validation), data.n_features, data.n_classes)
+    Args:
+        data: that the built-in network trains on; None where a function trains, whose trials are thought to cost alike.
+    """
+
+    def __init__(self, data: Dataset | None) -> None:
+        self._shape: tuple[int, int, int, int] | None = None
+        if data is not None:
+            self._shape = len(data.train), len(data.validation), data.n_features, data.n_classes
         self._ratio = 1.0
         self._measured = False
         self._per_epoch: dict[int, tuple[Params, float]] = {}  # of tasks in the pool and on their way
@@ -57,6 +66,8 @@ class Planner:
         return sum(map(self.cost, tasks)) * self._ratio
 
     def _cost_per_epoch(self, task: TrialTask) -> float:
+        if self._shape is None:
+            return _SECONDS_OF_FUNCTION
         N, N_validation, D, C = self._shape
         try:
             hyper = Hyperparameters.from_params(task.params)
@@ -107,7 +118,12 @@ class Planner:
         return tuple(tasks)
 
     def cut(self, task: TrialTask) -> TrialTask:
-        """Return a task that is not much longer than a slice: a longer one ends at an earlier epoch, with its state."""
+        """Return a task that is not much longer than a slice: a longer one ends at an earlier epoch, with its state.
+
+        A function is trained to its end: nobody knows its state.
+        """
+        if self._shape is None:
+            return task
         assert isinstance(task.until, int)
         done = task.state.epoch if task.state else 0
         seconds = self.seconds([replace(task, bars=()) if task.bars else task])

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-import traceback
-from contextlib import suppress
+import math
+from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache
 
 import numpy as np
 
+from caviar.execution.attempt import Attempt
 from caviar.execution.base import Bar, Outcomes, Slice, TrialOutcome, TrialTask
 from caviar.nn.kernel import Kernel, choose_kernel
 from caviar.nn.threads import one_thread
-from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
+from caviar.records import Reports
 from caviar.training.advance import advance, initial_state, test_metrics
 from caviar.training.base import Progress
 from caviar.training.dataset import Dataset
 from caviar.training.state import TrainState
 
-#: The state of a trial by why it ended; any other reason is a failure.
-_STATES = {None: TrialState.COMPLETE, Reason.BEHIND: TrialState.PRUNED}
 
-
-def run_slice(slice: Slice, data: Dataset) -> list[TrialOutcome]:
+def run_slice(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
     """Train each task of a slice with one BLAS thread, and return the outcomes in the same order.
 
     An exception in a trial is its outcome; the others are trained as if it had not been there.
     """
+    if slice.trainable is not None:
+        return _run_function(slice, data)
+    assert data is not None  # the built-in network has some
     kernel, bar, outcomes = choose_kernel(slice.kernel), slice.bar, Outcomes()
     with one_thread(kernel.name):
         for task in slice.tasks:
@@ -46,9 +42,22 @@ def _is_promising(task: TrialTask, bar: Bar | None, reports: Reports, data: Data
     return bar is not None and not task.keep_state and bar.is_reached(reports.last) and len(data.test) > 0
 
 
-@cache
-def _worker_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -> TrialOutcome:
+    def train(attempt: Attempt) -> None:
+        progress, missed = _train(task, data, kernel)
+        state = progress.state
+        attempt.state, attempt.reports, attempt.epoch = state, progress.reports, state.epoch
+        if progress.diverged_at is not None:
+            attempt.diverge(progress.diverged_at)
+        elif missed is not None:
+            attempt.fall_behind(missed, state.epoch, progress.reports.last)
+        elif task.judge:
+            attempt.judged = test_metrics(state, task.params, data, kernel=kernel)
+        elif _is_promising(task, bar, attempt.reports, data):
+            with suppress(Exception):  # the trial has ended well; the sweep judges it later, if it stays the best
+                attempt.judged = test_metrics(state, task.params, data, kernel=kernel)
+
+    return Attempt(task).run(train)
 
 
 def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress[TrainState], Bar | None]:
@@ -69,39 +78,27 @@ def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress[Tra
     return replace(progress, reports=replace(parts[0], values=values)), missed
 
 
-def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -> TrialOutcome:
-    started_at, start = datetime.now(UTC), time.perf_counter()
-    reports = Reports(1, EPOCH_METRICS, np.empty((0, len(EPOCH_METRICS))))
-    epoch, state, judged = 0, task.state, None
-    reason = error = trace = None
-    try:
-        progress, missed = _train(task, data, kernel)
-        state, reports, epoch = progress.state, progress.reports, progress.state.epoch
-        if progress.diverged_at is not None:
-            reason, error = Reason.DIVERGED, f"diverged at epoch {progress.diverged_at}"
-        elif missed is not None:
-            had, bar_value = reports.last[missed.metric], missed.value
-            reason, error = Reason.BEHIND, f"behind at epoch {epoch}: {missed.metric} {had:.6g}, needed {bar_value:.6g}"
-        elif task.judge:
-            judged = test_metrics(state, task.params, data, kernel=kernel)
-        elif _is_promising(task, bar, reports, data):
-            with suppress(Exception):  # the trial has ended well; the sweep judges it later, if it stays the best
-                judged = test_metrics(state, task.params, data, kernel=kernel)
-    except Exception as failure:  # noqa: BLE001 - whatever a trial raises is its outcome
-        reason, trace = Reason.ERROR, traceback.format_exc()
-        error = f"{type(failure).__name__}: {failure}".splitlines()[0]
-    return TrialOutcome(
-        number=task.number,
-        state=_STATES.get(reason, TrialState.FAIL),
-        reports=reports,
-        epoch=epoch,
-        started_at=started_at,
-        finished_at=datetime.now(UTC),
-        seconds=time.perf_counter() - start,
-        worker=_worker_name(),
-        reason=reason,
-        error=error,
-        traceback=trace,
-        test_metrics=judged,
-        train_state=state if task.keep_state and reason is None else None,
-    )
+def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
+    """Train each task by a function of the user's."""
+    from caviar.training.function import loaded, reported
+
+    spec, metric = slice.trainable, slice.metric
+    assert spec is not None
+
+    def train(attempt: Attempt) -> None:
+        task = attempt.task
+        bars, rows = dict(task.bars), list[dict[str, float]]()
+        loaded(spec)  # perhaps with a BLAS of its own
+        found = reported(spec, task.key, task.params, task.last_epoch, data, metric)
+        with one_thread(spec.file), closing(found), attempt.keeping(rows):
+            for metrics in found:
+                if not math.isfinite(metrics[metric]):
+                    attempt.diverge(len(rows) + 1)
+                    break
+                rows.append(metrics)
+                bar = bars.get(len(rows))
+                if bar is not None and not bar.is_reached(metrics):
+                    attempt.fall_behind(bar, len(rows), metrics)
+                    break
+
+    return Outcomes([Attempt(task, spec.file).run(train) for task in slice.tasks])

@@ -20,6 +20,7 @@ MAX_SEED = 2**63 - 1
 # the highest counter word separates what is drawn, so that two purposes never share a stream
 _WEIGHTS = 1
 _ORDER = 2
+_FUNCTION = 3
 
 
 class _Generators(threading.local):
@@ -74,6 +75,15 @@ def epoch_order(key: Key, epoch: int, n_examples: int) -> np.ndarray:
     order = _generator(key, _ORDER, epoch).permutation(n_examples)
     order.setflags(write=False)
     return order
+
+
+def function_seed(key: Key) -> int:
+    """Return the seed of a trial that a function of the user's trains, 0 to 2**31 - 1, which every framework takes.
+
+    Raises:
+        SettingsError: a number of the key is out of bounds.
+    """
+    return int(_generator(key, _FUNCTION, 0).integers(2**31))
 
 
 def _generator(key: Key, purpose: int, epoch: int) -> np.random.Generator:

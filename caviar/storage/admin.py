@@ -41,6 +41,15 @@ def move_data(connection: Connection, study_id: int, source: str, target: str | 
     connection.execute(update(schema.studies).where(schema.studies.c.id == study_id).values(**values))
 
 
+def move_trainable(connection: Connection, study_id: int, file: str) -> None:
+    """Note where the file of the function is that trains a study."""
+    study = schema.studies.c
+    settings = json.loads(connection.execute(select(study.settings).where(study.id == study_id)).scalar_one())
+    settings["trainable"]["file"] = file
+    values = {"settings": codec.encode_json(settings)}
+    connection.execute(update(schema.studies).where(study.id == study_id).values(**values))
+
+
 def rename(connection: Connection, study_id: int, name: str) -> None:
     """Give a study another name, also where trials name it as their parent's."""
     connection.execute(update(schema.studies).where(schema.studies.c.id == study_id).values(name=name))

@@ -413,6 +413,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def move_trainable(self, study: str, file: str) -> None:
+        """Note where the file of the function is now that trains a study; its code is the same.
+
+        Raises:
+            StudyNotFound: there is no such study.
+        """
+
+    @abstractmethod
     def rename_study(self, study: str, name: str) -> None:
         """Give a study another name; trials that name it as their parent's follow.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from caviar.errors import CaviarError, DataError, DataNotFound, StudyMismatch
-from caviar.records import DataSpec, Direction, Session, Status, StudySpec, Trial, TrialResult
+from caviar.records import DataSpec, Direction, Session, Status, StudySpec, TrainableSpec, Trial, TrialResult
 from caviar.replacing import replacing
 from caviar.space import SearchSpace
 from caviar.storage import codec
@@ -59,7 +59,7 @@ def export_study(storage: Storage, study: str, path: str | Path) -> int:
     """
     path = _checked(path)
     spec = storage.get_study(study)
-    if not spec.data.source:
+    if not spec.data.source and spec.trainable is None:
         raise DataError(
             f"study {study!r} was made through Optuna, whose distributions and attributes these files do not hold; "
             "copy it with optuna.copy_study, or write its trials as a table: "
@@ -160,6 +160,9 @@ def _spec(header: Record, path: Path) -> StudySpec:
     _refuse_unknown(study, [field.name for field in fields(StudySpec)], path)
     _refuse_unknown(study["data"], [field.name for field in fields(DataSpec)], path)
     study["data"] = DataSpec(**study["data"])
+    if study.get("trainable"):
+        _refuse_unknown(study["trainable"], [field.name for field in fields(TrainableSpec)], path)
+        study["trainable"] = TrainableSpec(**study["trainable"])
     study["direction"] = Direction(study["direction"])
     study["created_at"] = datetime.fromisoformat(study["created_at"]) if study["created_at"] else None
     return StudySpec(**study)

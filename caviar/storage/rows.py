@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.engine import Row
 
 from caviar.errors import SettingsError, StorageError
-from caviar.records import DataSpec, Direction, StudySpec, Trial, TrialState
+from caviar.records import DataSpec, Direction, StudySpec, TrainableSpec, Trial, TrialState
 from caviar.storage import codec, schema
 from caviar.storage.types import time_from_db, time_to_text
 
@@ -191,6 +191,7 @@ def study_row(spec: StudySpec) -> dict[str, Any]:
         row[name] = codec.encode_text(row[name])
     known = {*_SPEC_COLUMNS, "data", "space", "space_version"}
     more = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in known}
+    more["trainable"] = None if spec.trainable is None else asdict(spec.trainable)
     more_data = {f.name: getattr(spec.data, f.name) for f in fields(spec.data) if f.name not in _DATA_COLUMNS}
     if more_data:
         more["data"] = more_data
@@ -226,6 +227,8 @@ def spec_from_row(row: Row[Any], space: str | None, space_version: int) -> Study
     known_data = {f.name for f in fields(DataSpec)}
     more_data = {k: v for k, v in settings.pop("data", {}).items() if k in known_data}
     known = {f.name for f in fields(StudySpec)}
+    if settings.get("trainable"):
+        settings["trainable"] = TrainableSpec(**settings["trainable"])
     return StudySpec(
         name=row.name,
         data=DataSpec(

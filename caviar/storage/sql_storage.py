@@ -277,6 +277,12 @@ class SqlStorage(Storage):
 
         self._db.write(f"note where the data of {study!r} is", work)
 
+    def move_trainable(self, study: str, file: str) -> None:
+        def work(connection: Connection) -> None:
+            admin.move_trainable(connection, self.study_key(connection, study).id, file)
+
+        self._db.write(f"note where the code of {study!r} is", work)
+
     def rename_study(self, study: str, name: str) -> None:
         rows.check_study_name(name)
 

@@ -16,7 +16,17 @@ import numpy as np
 import pytest
 
 from caviar.errors import SettingsError, StudyBusy, StudyMismatch, StudyNotFound
-from caviar.records import EPOCH_METRICS, DataSpec, Direction, Reports, StudySpec, Trial, TrialResult, TrialState
+from caviar.records import (
+    EPOCH_METRICS,
+    DataSpec,
+    Direction,
+    Reports,
+    StudySpec,
+    TrainableSpec,
+    Trial,
+    TrialResult,
+    TrialState,
+)
 from caviar.storage.base import Storage
 
 #: Texts that databases, JSON and SQL are known to stumble over.
@@ -107,6 +117,22 @@ def same(a: Any, b: Any) -> bool:
 
 class StorageContract:
     """The suite; needs a fixture `storage`."""
+
+    def test_the_function_that_trains_a_study_comes_back(self, storage: Storage) -> None:
+        """With its code, whatever is in that; where its file is may change."""
+        trainable = TrainableSpec(
+            file="/there/mine.py", function="train", source='# é\u2028\ndef train(task): "\\x00"\n'
+        )
+        made = storage.create_study(make_spec(trainable=trainable, data=DataSpec(source=""), kernel="", metric="a b"))
+        assert made.trainable == storage.get_study("digits").trainable == trainable
+
+        storage.move_trainable("digits", "/elsewhere/yours.py")
+
+        moved = storage.get_study("digits")
+        assert moved.trainable == replace(trainable, file="/elsewhere/yours.py")
+        assert moved == replace(made, trainable=moved.trainable)
+        with pytest.raises(StudyNotFound):
+            storage.move_trainable("absent", "/elsewhere/yours.py")
 
     def test_a_study_comes_back_as_it_was_stored(self, storage: Storage) -> None:
         """Every field of a spec survives, also those that few set."""

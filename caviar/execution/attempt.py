@@ -1,0 +1,101 @@
+"""One trial in a worker: whatever happens while it is trained becomes its outcome."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+
+import numpy as np
+
+from caviar.execution.base import Bar, TrialOutcome, TrialTask
+from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
+from caviar.training.state import TrainState
+
+#: The state of a trial by why it ended; any other reason is a failure.
+_STATES = {None: TrialState.COMPLETE, Reason.BEHIND: TrialState.PRUNED}
+
+
+class Attempt:
+    """What is known of a trial that is being trained; what trains it notes here how far it has come.
+
+    Args:
+        task: what is to be done.
+        file: of the user's code, where a traceback is to begin.
+    """
+
+    def __init__(self, task: TrialTask, file: str | None = None) -> None:
+        self.task = task
+        self._file = file
+        self.epoch = 0
+        self.state: TrainState | None = task.state
+        self.reports = Reports(1, EPOCH_METRICS, np.empty((0, len(EPOCH_METRICS))))
+        #: What it gives on the test part, where it is judged.
+        self.judged: dict[str, float] | None = None
+        self._reason: Reason | None = None
+        self._error: str | None = None
+
+    @property
+    def has_ended_well(self) -> bool:
+        """Whether nothing ended it early."""
+        return self._reason is None
+
+    def diverge(self, epoch: int) -> None:
+        """Note that the loss became NaN or infinite."""
+        self._reason, self._error = Reason.DIVERGED, f"diverged at epoch {epoch}"
+
+    def fall_behind(self, bar: Bar, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Note that the bar of an epoch is not reached."""
+        self._reason = Reason.BEHIND
+        self._error = f"behind at epoch {epoch}: {bar.metric} {metrics[bar.metric]:.6g}, needed {bar.value:.6g}"
+
+    @contextmanager
+    def keeping(self, rows: Sequence[Mapping[str, float]]) -> Iterator[None]:
+        """Keep the metrics of each epoch that are in `rows` when this ends, however it does."""
+        try:
+            yield
+        finally:
+            if rows:
+                values = np.array([list(metrics.values()) for metrics in rows])  # E,K
+                self.reports, self.epoch = Reports(1, tuple(rows[0]), values), len(rows)
+
+    def run(self, train: Callable[[Attempt], None]) -> TrialOutcome:
+        """Train it to its end, and return what became of it: also where an exception ends it."""
+        started_at, start, trace = datetime.now(UTC), time.perf_counter(), None
+        try:
+            train(self)
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - whatever a trial raises is its outcome
+            self._reason, trace = Reason.ERROR, "".join(traceback.format_exception(self._beginning(failure)))
+            self._error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+        return TrialOutcome(
+            number=self.task.number,
+            state=_STATES.get(self._reason, TrialState.FAIL),
+            reports=self.reports,
+            epoch=self.epoch,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            seconds=time.perf_counter() - start,
+            worker=_worker_name(),
+            reason=self._reason,
+            error=self._error,
+            traceback=trace,
+            test_metrics=self.judged,
+            train_state=self.state if self.task.keep_state and self.has_ended_well else None,
+        )
+
+    def _beginning(self, failure: BaseException) -> BaseException:
+        """Return an exception with a traceback that begins in the user's code, where it passes that."""
+        trace = failure.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != self._file:
+            trace = trace.tb_next
+        return failure if trace is None else failure.with_traceback(trace)
+
+
+@cache
+def _worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
