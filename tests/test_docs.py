@@ -15,7 +15,7 @@ import pytest
 
 from caviar.cli.panda import panda
 from caviar.panda.rules import make_rules
-from caviar.space import SearchSpace
+from caviar.space import Float, Int, SearchSpace
 from caviar.storage import open_storage, run_sql
 from caviar.storage.ddl import VIEWS
 
@@ -34,6 +34,8 @@ def blocks(language: str) -> list[str]:
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     """Typed one after the other in an empty folder, each exits 0; one that runs until it is stopped has a terminal."""
     commands = [line for block in blocks("console") for line in block.splitlines() if line.startswith("caviar ")]
+    for name, text in named_files(README).items():
+        (tmp_path / name).write_text(text)
 
     for command in commands:
         if "--until-stopped" in command:
@@ -58,6 +60,12 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     assert len(commands) == len(re.findall(r"^\s*\$?\s*caviar ", fenced, re.MULTILINE)) > 20
 
 
+def named_files(page: str) -> dict[str, str]:
+    """Return the fenced blocks whose first line says in which file they are, by its name."""
+    found = re.findall(r"```\w+\n(# (\w+\.\w+).*?)```", page, re.DOTALL)
+    return {name: text for text, name in found}
+
+
 def wait_until_one_is_babysat(folder: Path) -> None:
     """Return once a trial of the database in a folder is trained in panda mode, and has a few epochs."""
     deadline = time.monotonic() + 120
@@ -79,7 +87,7 @@ def split(name: str) -> tuple[str, int]:
 @pytest.mark.ray
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     """Saved as a file and run, the Python example prints the best trial's params."""
-    (block,) = blocks("python")
+    (block,) = set(blocks("python")) - set(named_files(README).values())
     (tmp_path / "example.py").write_text(block)
 
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -98,12 +106,41 @@ def test_make_targets_of_the_readme_exist() -> None:
 
 
 def test_the_space_file_of_the_readme_is_valid() -> None:
-    """The TOML example describes a search space."""
-    (block,) = blocks("toml")
+    """The TOML examples describe search spaces."""
+    for block in blocks("toml"):
+        space = SearchSpace.from_dict(tomllib.loads(block))
 
-    space = SearchSpace.from_dict(tomllib.loads(block))
+        assert "learning_rate" in space.domains
 
-    assert "learning_rate" in space.domains
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "needs", "space"),
+    [
+        ("forest", "sklearn", SearchSpace(trees=Int(5, 20), depth=Int(1, 4))),
+        ("net", "torch", SearchSpace(units=Int(8, 32), learning_rate=Float(1e-3, 0.1, scale="log"))),
+    ],
+)
+def test_the_functions_of_the_page_on_trainables_train(
+    name: str, needs: str, space: SearchSpace, tmp_path: Path, sqlite_url: str
+) -> None:
+    """As their first lines say how, to something that is better than guessing."""
+    pytest.importorskip(needs)
+    text = named_files((ROOT / "docs/trainables.md").read_text())[f"{name}.py"]
+    (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / f"{name}.toml").write_text(space.to_toml())
+    command = text.splitlines()[0].partition(": ")[2]
+
+    done = subprocess.run(
+        [CAVIAR, *shlex.split(command)[1:], *"--trials 3 --epochs 4 --workers 0 --storage".split(), sqlite_url],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    with closing(open_storage(sqlite_url)) as storage:
+        best = storage.best_trial(name)
+    assert best is not None
+    assert best.metrics["val_accuracy"] > 0.6
 
 
 @pytest.mark.parametrize("path", sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")]), ids=lambda path: path.name)
