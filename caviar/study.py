@@ -295,22 +295,24 @@ class Study:
         self,
         trial: Trial | int | None = None,
         *,
+        epoch: int | str | None = None,
         on_event: Callable[[str], None] | None = None,
         is_interrupted: Callable[[], bool] = lambda: False,
     ) -> Model:
-        """Return the network that a trial ended with, to use it: `study.model().predict("new.csv")`.
+        """Return the network that a trial ended with, or had on the way: `study.model().predict("new.csv")`.
 
         A sweep keeps no networks, since a trial of one is trained again to the same bits in the time that it took; one
         that was babysat comes from its last checkpoint.
 
         Args:
             trial: a COMPLETE one, or its number; None is the best.
+            epoch: at whose end the network is wanted; `best` is where the study's metric was best, None the last.
             on_event: called with each thing that people should know, as one line; None warns of what is amiss.
             is_interrupted: asked now and then whether to give up.
 
         Raises:
             TrialNotFound: there is no such trial, or none that is COMPLETE.
-            SettingsError: it has not ended well.
+            SettingsError: it has not ended well, or has no such epoch.
             DataNotFound, DataError: the data is no longer there, or changed since the study was created.
             CheckpointError: its last state cannot be had.
             KeyboardInterrupt: interrupted.
@@ -323,15 +325,33 @@ class Study:
             raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial, so it has no best one; sweep it first")
         if chosen.state is not TrialState.COMPLETE:
             raise SettingsError(f"only a COMPLETE trial has a model to use, found {chosen.name} {chosen.state}")
+        then = chosen if epoch is None else self._as_of(chosen, epoch)
         data, preparation = self._load()
         nursery = self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted)
         try:
-            state = nursery.last_state(chosen)
+            state = nursery.last_state(then) if then.epoch == chosen.epoch else nursery.earlier_state(then)
         finally:
             nursery.executor.close()
         if is_interrupted():  # while what cannot be interrupted was done
             raise KeyboardInterrupt
-        return model_of(chosen, state, preparation, data.fingerprint)
+        return model_of(then, state, preparation, data.fingerprint)
+
+    def _as_of(self, trial: Trial, epoch: int | str) -> Trial:
+        """Return a trial as it was at the end of one of its epochs."""
+        from caviar.panda.revive import history_of
+        from caviar.panda.shelf import best_epoch
+
+        history = history_of(self.reports(trial), trial.epoch)
+        if epoch == "best":
+            wanted = best_epoch(history, self.spec)
+        else:
+            wanted = None if isinstance(epoch, str) else whole("epoch", epoch)
+        if wanted is None or wanted not in history:
+            has = f"has {min(history)} to {max(history)}" if history else "has no reports"
+            raise SettingsError(f"expected an epoch of {trial.name}, or 'best', found {epoch!r}: it {has}")
+        if wanted == trial.epoch:
+            return trial
+        return replace(trial, epoch=wanted, metrics=history[wanted])
 
     def replay(self, trial: Trial | int, *, address: str | None = None) -> Replay:
         """Train a babysat trial again with its interventions, and tell whether it is the same to the bit.

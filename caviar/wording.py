@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 
@@ -20,6 +21,12 @@ def command(*words: str, storage: str | None = None) -> str:
 
     Args:
         words: as `panda`, `start` and the name of a trial.
-        storage: the URL that was given, if one was.
+        storage: the URL that was given, if one was; its password is not shown.
     """
-    return shlex.join(("caviar", *words, *(("--storage", storage) if storage else ())))
+    return shlex.join(("caviar", *words, *(("--storage", _without_password(storage)) if storage else ())))
+
+
+def _without_password(url: str) -> str:
+    """Return a URL that may be shown: what is printed is kept in logs."""
+    without = re.sub(r"(?<=://)([^/@:]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&])(password=)[^&]*", r"\1***", without)

@@ -130,11 +130,9 @@ def test_the_functions_of_the_page_on_trainables_train(
     (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / f"{name}.toml").write_text(space.to_toml())
     command = text.splitlines()[0].partition(": ")[2]
+    words = shlex.split(f"{command} --trials 3 --epochs 4 --workers 0 --storage {sqlite_url}")
 
-    done = subprocess.run(
-        [CAVIAR, *shlex.split(command)[1:], *"--trials 3 --epochs 4 --workers 0 --storage".split(), sqlite_url],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = subprocess.run([CAVIAR, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 0, done.stderr
     with closing(open_storage(sqlite_url)) as storage:

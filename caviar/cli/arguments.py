@@ -49,6 +49,9 @@ def _whole(_type: object, tokens: Sequence[Token]) -> int:
 Whole = Annotated[int, Parameter(converter=_whole)]
 MaybeWhole = Annotated[int | None, Parameter(converter=_whole)]
 
+#: Which model of a trial: a number, or `best`.
+Epoch = Annotated[str | None, Parameter(name="--epoch")]
+
 #: A name to sort by, which may begin with a minus.
 SortKey = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_refuse_long_option)]
 

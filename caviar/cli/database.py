@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from caviar.bootstrap import checkpoint_folder, make_storage, storage_url
-from caviar.cli.arguments import MODEL_SUFFIX, Storage, Text, Whole
+from caviar.cli.arguments import MODEL_SUFFIX, Epoch, Storage, Text, Whole
 from caviar.errors import SettingsError
 from caviar.wording import command
 
@@ -43,7 +43,7 @@ def sql(
     return print_sql(statement, limit, timeout, format, storage)
 
 
-def export(study: str, /, *, to: Path, storage: Storage = None) -> int:
+def export(study: str, /, *, to: Path, epoch: Epoch = None, storage: Storage = None) -> int:
     """Write STUDY, or the model of a trial, to a file.
 
     Parameters
@@ -52,11 +52,15 @@ def export(study: str, /, *, to: Path, storage: Storage = None) -> int:
         Name of the study; for a model, STUDY/NUMBER, or STUDY for that of its best trial.
     to
         FILE.jsonl or FILE.parquet, with all reports, FILE.csv, without them, or FILE.safetensors, a model.
+    epoch
+        Of a model: number of an epoch, or best, at whose end it is wanted [the last].
     """
     if to.suffix.lower() == MODEL_SUFFIX:
         from caviar.cli.model import export_model
 
-        return export_model(study, to, storage)
+        return export_model(study, to, epoch, storage)
+    if epoch is not None:
+        raise SettingsError(f"--epoch is for a model, which is written to FILE.safetensors, found {str(to)!r}")
     if "/" in study:
         raise SettingsError(f"of a trial, its model can be written, to FILE.safetensors, found {str(to)!r}")
     from caviar.storage.exchange import export_study

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from caviar.cli.arguments import MODEL_SUFFIX, Storage, split_trial_name
+from caviar.cli.arguments import MODEL_SUFFIX, Epoch, Storage, split_trial_name
 from caviar.cli.formats import check_terminal, print_rows
 from caviar.cli.interrupt import interruptible
 from caviar.data import resolve
@@ -27,6 +27,7 @@ def predict(
     examples: Annotated[str, Parameter(name="EXAMPLES")],
     /,
     *,
+    epoch: Epoch = None,
     probabilities: Annotated[bool, Parameter(negative="")] = False,
     format: Literal["table", "json", "csv", "parquet"] = "table",
     storage: Storage = None,
@@ -39,6 +40,8 @@ def predict(
         STUDY, whose best trial it is, STUDY/NUMBER, or FILE.safetensors that `caviar export` wrote.
     examples
         A .csv, .parquet or .npz file with the columns of the training data; labels may be there, and are counted.
+    epoch
+        Number of an epoch, or best: the model that the trial had at its end [the last].
     probabilities
         Print the probability of each class, too.
     format
@@ -47,12 +50,14 @@ def predict(
     check_terminal(format)
     n_trained_on = 0
     if Path(model).suffix.lower() == MODEL_SUFFIX:
+        if epoch is not None:
+            raise SettingsError(f"a file holds the model of one epoch, so --epoch is for trials, found {model!r}")
         found = load_model(model)
         x, names = found.preparation.labelled(examples)
     else:
         with _opened(model, storage) as (study, number):
             x, names = study.preparation.labelled(examples)  # what is wrong with them is told before a model is trained
-            found = _trained(study, number)
+            found = _trained(study, number, epoch)
             if resolve(examples).source == study.spec.data.source:
                 n_trained_on = len(study.data.train)
     probability = found.probabilities(x)
@@ -70,7 +75,7 @@ def predict(
     return 0
 
 
-def export_model(name: str, to: Path, url: str | None) -> int:
+def export_model(name: str, to: Path, epoch: str | None, url: str | None) -> int:
     """Write the model of a trial, or of the best one of a study, to a file."""
     # told before it is trained
     if not to.parent.is_dir():
@@ -78,7 +83,7 @@ def export_model(name: str, to: Path, url: str | None) -> int:
     if to.is_dir() or not os.access(to.parent, os.W_OK):
         raise SettingsError(f"{str(to)!r} {'is a folder' if to.is_dir() else 'cannot be written'}; name another file")
     with _opened(name, url) as (study, number):
-        _trained(study, number).save(to)
+        _trained(study, number, epoch).save(to)
     _say(f"it is in {str(to)!r}; to use it: {command('predict', str(to), 'EXAMPLES')}")
     return 0
 
@@ -94,12 +99,14 @@ def _opened(name: str, url: str | None) -> Iterator[tuple[Study, int | None]]:
         study.storage.close()
 
 
-def _trained(study: Study, number: int | None) -> Model:
+def _trained(study: Study, number: int | None, epoch: str | None) -> Model:
     """Return the model of a trial, or of the best one of a study, and say on stderr whose it is."""
+    at = int(epoch) if epoch is not None and epoch.isascii() and epoch.isdigit() else epoch
     with interruptible() as is_interrupted:
-        model = study.model(number, on_event=_say, is_interrupted=is_interrupted)
+        model = study.model(number, epoch=at, on_event=_say, is_interrupted=is_interrupted)
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items() if name != "train_loss")
-    _say(f"the model is that of {model.name}: {metrics}")
+    when = "" if epoch is None else f" at epoch {model.epoch}"
+    _say(f"the model is that of {model.name}{when}: {metrics}")
     return model
 
 

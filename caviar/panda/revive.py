@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from caviar.errors import CheckpointError
@@ -12,7 +13,7 @@ from caviar.panda.shelf import Shelf
 from caviar.panda.trainer import Trainer
 from caviar.records import Intervention, Params, Reports, Session, Status, StoredCheckpoint, StudySpec, Trial
 from caviar.storage import Storage
-from caviar.training.state import TrainState
+from caviar.training.state import Point, TrainState
 from caviar.wording import command
 
 
@@ -160,6 +161,34 @@ def end_state(revived: Revived, trial: Trial, trainer: Trainer) -> TrainState:
     if revived.state.point >= until:
         return revived.state
     return Retrace(trainer, Passed(revived.state, revived.course), revived.ahead, until).run().state
+
+
+def passed_state(
+    storage: Storage, spec: StudySpec, session: Session, trial: Trial, shelf: Shelf, trainer: Trainer
+) -> TrainState:
+    """Return the state in which a babysat trial was at the end of an epoch, `trial.epoch`, on the timeline in force.
+
+    It comes from a checkpoint, or the run is retraced from its start.
+
+    Raises:
+        CheckpointError: neither can be had.
+    """
+    point = (trial.epoch, 0)
+    for checkpoint in reversed(storage.sessions.checkpoints(spec.name, trial.number)):
+        if not checkpoint.abandoned and (checkpoint.epoch, checkpoint.batch) == point:
+            with suppress(CheckpointError):
+                return shelf.load(checkpoint).state
+    passed: dict[Point, TrainState] = {}
+
+    def keep(now: Passed, intervention: Intervention | None) -> None:
+        passed[now.state.point] = now.state  # the last time that it is passed is that of the timeline in force
+
+    start = start_state(storage, spec, session, trial, shelf, trainer)
+    beginning = Course(session.start_params, session.settings.get("epochs"))
+    Retrace(trainer, Passed(start, beginning), applied_of(storage, spec, trial), point, keep).run()
+    if point not in passed:
+        raise CheckpointError(f"{trial.name} never passed the end of epoch {trial.epoch}, so its state cannot be had")
+    return passed[point]
 
 
 def applied_of(storage: Storage, spec: StudySpec, trial: Trial) -> list[Intervention]:

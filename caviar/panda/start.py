@@ -14,7 +14,7 @@ from caviar.errors import CheckpointError, PandaBusy, RequestRejected, StorageEr
 from caviar.execution.base import Executor
 from caviar.panda.course import check_set
 from caviar.panda.found import found_trial, fresh_params, keep_start
-from caviar.panda.revive import end_state, retrained, revive, start_state
+from caviar.panda.revive import end_state, passed_state, retrained, revive, start_state
 from caviar.panda.rules import DEFAULT_RULES, make_rules
 from caviar.panda.session import PandaSession
 from caviar.panda.shelf import Policy, Shelf
@@ -324,6 +324,18 @@ class Nursery:
             )
         self._compare(trial, again.metrics.get(trial.epoch, {}))
         return again.state
+
+    def earlier_state(self, trial: Trial) -> TrainState:
+        """Return the state in which a finished trial was at an earlier epoch, which `trial` is as of then.
+
+        Raises:
+            CheckpointError, KeyboardInterrupt: as :meth:`last_state`.
+        """
+        session = self.storage.sessions.get(self.spec.name, trial.number)
+        if session is None:
+            return self.last_state(trial)
+        shelf, trainer = self.shelf(trial.number), self.trainer(trial.number)
+        return passed_state(self.storage, self.spec, session, trial, shelf, trainer)
 
     def _compare(self, trial: Trial, again: Mapping[str, float]) -> None:
         """Tell that a trial trained again differs in the last bits; refuse one that is another model altogether.

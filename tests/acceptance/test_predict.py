@@ -157,3 +157,22 @@ def test_ctrl_c_ends_the_training_of_a_model(tmp_path: Path, make_caviar: type[C
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_model_of_the_best_epoch_is_exported(fruit: Caviar) -> None:
+    """`--epoch best`, or a number; the file says which it is, and predicts as the trial does."""
+    curve = fruit.json("show", "fruit/0", "--json")["reports"]
+    best = min(curve, key=lambda report: (-report["val_accuracy"], report["val_loss"], report["epoch"]))
+
+    done = fruit.run("export", "fruit/0", "--to", "best.safetensors", "--epoch", "best")
+    assert f"fruit/0 at epoch {best['epoch']}: val_loss {best['val_loss']:.4g}" in done.stderr
+    from_file = fruit.run("predict", "best.safetensors", "new.csv", "--format", "csv").stdout
+    from_trial = fruit.run("predict", "fruit/0", "new.csv", "--format", "csv", "--epoch", str(best["epoch"])).stdout
+    assert from_file == from_trial
+
+    for words in (
+        ("predict", "best.safetensors", "new.csv", "--epoch", "3"),
+        ("export", "fruit", "--to", "fruit.csv", "--epoch", "3"),
+        ("predict", "fruit/0", "new.csv", "--epoch", "31"),
+    ):
+        assert "caviar: error: " in fruit.run(*words, status=1).stderr

@@ -19,7 +19,9 @@ from caviar.data import load_prepared, resolve
 from caviar.data.raw import RawData
 from caviar.data.sources import read_source
 from caviar.errors import CheckpointError, DataError, SettingsError, TrialNotFound
+from caviar.nn.kernel import choose_kernel
 from caviar.opening import create_study
+from caviar.panda.shelf import Policy
 from caviar.records import TrialState
 from caviar.storage import Storage, open_storage
 from caviar.study import Study
@@ -386,3 +388,56 @@ def test_data_that_changed_is_not_trained_on_again(storage: Storage, tmp_path: P
 
     with pytest.raises(DataError, match="the data changed"):
         caviar.load_study("made", storage=storage).model()
+
+
+def test_the_model_of_an_earlier_epoch_is_the_one_that_reported(fruit: Study) -> None:
+    """Each epoch's metrics are those of its model, and `best` is where the study's metric was best."""
+    trial = fruit.trials(sort="number", limit=1)[0]
+    reports = fruit.reports(trial)
+    loss, accuracy = (reports.values[:, reports.metrics.index(name)] for name in ("val_loss", "val_accuracy"))
+    data = fruit.data
+    kernel = choose_kernel(fruit.spec.kernel)
+
+    for epoch in (1, 7, 30):
+        model = fruit.model(trial, epoch=epoch)
+        assert (model.epoch, model.metrics["val_loss"]) == (epoch, loss[epoch - 1])
+        found = kernel.evaluate(
+            model.network, model.parameters, model.running, model.step, data.validation.x, data.validation.y
+        )
+        assert found == (loss[epoch - 1], accuracy[epoch - 1])
+
+    best = fruit.model(trial, epoch="best")
+    assert best.epoch == min(range(30), key=lambda epoch: (-accuracy[epoch], loss[epoch])) + 1
+    assert fruit.model(trial).epoch == fruit.model(trial, epoch=np.int64(30)).epoch == 30
+    for epoch in (0, 31, "last"):
+        with pytest.raises(
+            SettingsError, match=rf"expected an epoch of fruit/0, or 'best', found '?{epoch}'?: it has 1 to 30"
+        ):
+            fruit.model(trial, epoch=epoch)
+    with pytest.raises(SettingsError, match=r"epoch must be a whole number, found 1.5"):
+        fruit.model(trial, epoch=1.5)  # type: ignore[arg-type]
+
+
+def test_the_model_of_an_earlier_epoch_of_a_babysat_trial(storage: Storage) -> None:
+    """From a checkpoint or, where that is gone, from the run retraced: as it was on the timeline that is in force."""
+    space = SearchSpace(hidden_units=8, learning_rate=0.01, optimizer="adam")
+    study = create_study("s", space, data="iris", epochs=8, storage=storage)
+    states: dict[int, float] = {}
+    with study.panda(checkpoints=Policy(every=4, keep=2)) as panda:
+        for report in panda:
+            states[report.epoch] = report.metrics["val_loss"]
+            if report.epoch == 6 and len(panda.interventions) < 2:
+                panda.rollback(epochs=2)
+                panda.set(learning_rate=0.1)
+    trial = panda.trial
+    reports = study.reports(trial)
+    losses = dict(enumerate(reports.values[:, reports.metrics.index("val_loss")].tolist(), reports.first_epoch))
+    assert losses == states
+
+    data, kernel = study.data, choose_kernel(study.spec.kernel)
+    for epoch in range(1, 9):
+        model = study.model(trial, epoch=epoch)
+        loss, _ = kernel.evaluate(
+            model.network, model.parameters, model.running, model.step, data.validation.x, data.validation.y
+        )
+        assert loss == states[epoch]

@@ -10,7 +10,7 @@ from rich.console import Console
 from caviar.cli.display import block
 from caviar.cli.tables import print_table
 from caviar.records import SweepProgress
-from caviar.wording import counted
+from caviar.wording import command, counted
 
 ROWS = [
     {"study": "digits", "number": n, "state": "COMPLETE", "learning_rate": 0.1 * n, "val_accuracy": 0.9, "error": None}
@@ -100,3 +100,21 @@ def test_a_sweep_is_not_said_to_run_nothing(
 def test_one_takes_no_s() -> None:
     """All other numbers do."""
     assert [counted(n, "worker") for n in (0, 1, 2)] == ["0 workers", "1 worker", "2 workers"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///some:where@x/caviar.db", "sqlite:///some:where@x/caviar.db"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://me:secret@host/db", "'postgresql://me:***@host/db'"),
+        (
+            "postgresql://me:se/c@r:et@host:5432/db?sslmode=require",
+            "'postgresql://me:***@host:5432/db?sslmode=require'",
+        ),
+        ("postgresql:///db?host=/tmp&password=secret&user=me", "'postgresql:///db?host=/tmp&password=***&user=me'"),
+    ],
+)
+def test_a_command_does_not_show_a_password(url: str, shown: str) -> None:
+    """What is printed is kept in logs; the rest is as it is typed."""
+    assert command("show", "digits", storage=url) == f"caviar show digits --storage {shown}"
