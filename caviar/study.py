@@ -330,6 +330,8 @@ class Study:
         nursery = self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted)
         try:
             state = nursery.last_state(then) if then.epoch == chosen.epoch else nursery.earlier_state(then)
+            if state.batch:  # stopped within an epoch: its value is that of the last whole one
+                state = nursery.earlier_state(then)
         finally:
             nursery.executor.close()
         if is_interrupted():  # while what cannot be interrupted was done

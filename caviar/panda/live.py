@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,6 +40,9 @@ from caviar.storage import Storage
 from caviar.storage.holder import new_holder, shown
 from caviar.training.hyperparameters import Hyperparameters
 from caviar.training.state import TrainState
+
+#: Requests that leave behind what came after the moment at which they are applied.
+_LEAVING = ("set", "stop")
 
 
 class LiveRun:
@@ -122,6 +126,8 @@ class LiveRun:
         self.interventions = revived.applied
         self._recorded = deque(revived.ahead)
         self._segment, self._sequence = revived.segment, revived.sequence
+        self._end = revived.end
+        self._epoch_end = None if self.state.batch else self.state
         self._is_stopped = False
         self._unanswered = [i for i in revived.applied if i.kind in STEERING and i.metrics_after is None]
         self.watch = Watch(self._rules, self.history)
@@ -191,7 +197,7 @@ class LiveRun:
         self.state = advance.state
         if self.state.batch:
             return None
-        self.course = self.course.at_epoch_start()
+        self.course, self._epoch_end = self.course.at_epoch_start(), self.state
         metrics = advance.metrics[self.epoch]
         self.history[self.epoch] = metrics
         self.watch.see(self.epoch, metrics)
@@ -212,6 +218,9 @@ class LiveRun:
             if verb is None:
                 raise RequestRejected(f"unknown request {asked.kind!r} (known: {', '.join(VERBS)})")
             outcome: Outcome = verb(self, asked)
+            if asked.kind in _LEAVING and self.state.point < self._end:
+                self._leave_behind()
+                outcome = verb(self, asked)
         except (RequestRejected, CheckpointError) as error:
             answered = replace(answered, status=Status.REJECTED, message=str(error))
             self.storage.sessions.answer(answered, self._owner)
@@ -239,6 +248,41 @@ class LiveRun:
         self._say(f"epoch {state.epoch}, step {state.step}: {asked.kind}: {outcome.message}{by}")
         return answered
 
+    def _leave_behind(self) -> None:
+        """Record as a rollback that the run is steered before its end, which no checkpoint was left of to go on from.
+
+        Else what lies between would be of two timelines, and come back with the checkpoints' disk.
+
+        Raises:
+            CheckpointError: there is no room for a checkpoint of this moment.
+        """
+        here, (epoch, batch) = self.state, self._end
+        self.keep("rollback")
+        target = next(c for c in self.checkpoints if (c.epoch, c.batch) == here.point)
+        steps = [c.step for c in self.scribe.checkpoints if not c.abandoned and (c.epoch, c.batch) == self._end]
+        step = steps[-1] if steps else None
+        now = datetime.now(UTC)
+        gone_back = Intervention(
+            trial=self.trial.name,
+            token=uuid.uuid4().hex,
+            kind="rollback",
+            arguments={"to": "epoch", "at": here.epoch},
+            author="caviar",
+            status=Status.APPLIED,
+            message=f"back from epoch {epoch} to epoch {here.epoch}, step {here.step}: no later state was left",
+            sequence=self._sequence + 1,
+            epoch=epoch,
+            batch=batch,
+            step=step,
+            before={"epoch": epoch, "batch": batch, "step": step},
+            after={"epoch": here.epoch, "batch": here.batch, "step": here.step},
+            asked_at=now,
+            applied_at=now,
+        )
+        self.storage.sessions.answer(gone_back, self._owner, rollback_to=target)
+        self._put_in_force(gone_back, Outcome(message=gone_back.message or "", state=here, target=target))
+        self._say(f"rollback: {gone_back.message}")
+
     def _put_in_force(self, answered: Intervention, outcome: Outcome) -> None:
         self._sequence += 1
         self.interventions.append(answered)
@@ -248,7 +292,8 @@ class LiveRun:
         if outcome.state is not None and outcome.target is not None:
             target = outcome.target
             self._segment += 1
-            self.state = outcome.state
+            self.state, self._end = outcome.state, outcome.state.point
+            self._epoch_end = None if self.state.batch else self.state
             self.history = {epoch: m for epoch, m in self.history.items() if epoch <= target.epoch}
             self.watch = Watch(self._rules, self.history)
             self.best_epoch = best_epoch(self.history, self.spec)

@@ -53,14 +53,19 @@ def replay(nursery: Nursery, number: int) -> Replay:
     trial, session = babysat(nursery, number)
     storage, spec = nursery.storage, nursery.spec
     shelf = nursery.shelf(number)
-    stored = storage.sessions.checkpoints(spec.name, number)
+    while True:  # read again where it was steered meanwhile
+        steered = storage.sessions.interventions(spec.name, number)
+        stored, reports = storage.sessions.checkpoints(spec.name, number), storage.reports(spec.name, number)
+        applied = applied_of(storage, spec, trial)
+        if storage.sessions.interventions(spec.name, number) == steered:
+            break
     last = max(
         (c for c in stored if not c.abandoned), key=lambda c: (c.segment, c.epoch, c.batch, c.sequence), default=None
     )
     if last is None:
         why = "its checkpoints are not here" if trial.epoch else "it has not been trained yet"
         raise CheckpointError(f"{trial.name} has no checkpoint to compare with: {why}")
-    applied = [i for i in applied_of(storage, spec, trial) if (i.sequence or 0) <= last.sequence]
+    applied = [i for i in applied if (i.sequence or 0) <= last.sequence]
     judge = _Judge(shelf, stored)
     trainer = nursery.trainer(number)
     start = start_state(storage, spec, session, trial, shelf, trainer)
@@ -77,7 +82,6 @@ def replay(nursery: Nursery, number: int) -> Replay:
     judge.look(reached, None)
     if not judge.n_compared:
         raise CheckpointError(f"no checkpoint of {trial.name} can be read, so there is nothing to compare with")
-    reports = storage.reports(spec.name, number)
     judge.look_at_metrics(
         retrace.history, dict(enumerate(reports.values.tolist(), reports.first_epoch)), reports.metrics
     )

@@ -65,14 +65,15 @@ def _branch(
     try:
         for target in choose_checkpoints(current, asked.arguments, trial.epoch, best_epoch(history, spec), left_behind):
             try:
-                made = found_branch(storage, spec, root, trial, shelf, target, asked, epochs=epochs)
+                shelf.load(target)
             except CheckpointError as error:
                 warning += f"; WARNING: {error}"
                 continue
+            made = found_branch(storage, spec, root, trial, shelf, target, asked, epochs=epochs)
             break
         else:
             raise RequestRejected(f"no checkpoint can be read{warning}")
-    except RequestRejected as error:
+    except (RequestRejected, CheckpointError) as error:
         answered = replace(answered, status=Status.REJECTED, message=str(error))
         storage.sessions.answer(answered, owner)
         return answered

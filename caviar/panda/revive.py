@@ -33,6 +33,8 @@ class Revived:
     sequence: int
     #: All there are, oldest first.
     checkpoints: list[StoredCheckpoint]
+    #: How far the run had come: beyond the state where later checkpoints cannot be read, or were never made.
+    end: Point
 
 
 def revive(
@@ -53,6 +55,7 @@ def revive(
         CheckpointError: nothing is left to start from.
     """
     checkpoints = storage.sessions.checkpoints(spec.name, trial.number)
+    reports = storage.reports(spec.name, trial.number)
     applied = applied_of(storage, spec, trial)
     last_back = next((i for i in reversed(applied) if i.kind == "rollback"), None)
     since = last_back.sequence or 0 if last_back else 0
@@ -65,7 +68,7 @@ def revive(
             on_trouble(f"WARNING: {error}; going on from the one before it")
             continue
         sequence = max(checkpoint.sequence, since)
-        history = history_of(storage.reports(spec.name, trial.number), state.epoch)
+        history = history_of(reports, state.epoch)
         break
     else:
         start = start_state(storage, spec, session, trial, shelf, trainer)
@@ -77,7 +80,7 @@ def revive(
         until = place_after(steps[-1]) if steps else start.point
         again = Retrace(trainer, Passed(start, beginning), steps, until)
         state = again.run().state
-        history = history_of(storage.reports(spec.name, trial.number), start.epoch) | again.history
+        history = history_of(reports, start.epoch) | again.history
         sequence = (steps[-1].sequence or 0) if steps else 0
 
     behind = [i for i in applied if (i.sequence or 0) <= sequence]
@@ -92,6 +95,10 @@ def revive(
         segment=sum(i.kind == "rollback" for i in behind),
         sequence=sequence,
         checkpoints=checkpoints,
+        end=max(
+            [state.point, (reports.first_epoch + len(reports) - 1, 0)]
+            + [(c.epoch, c.batch) for c in checkpoints if not c.abandoned]
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from caviar.panda.course import place, place_after
 from caviar.panda.listener import Listener
 from caviar.panda.live import LiveRun
 from caviar.panda.retrace import RunDiverged
-from caviar.panda.revive import revive
+from caviar.panda.revive import passed_state, revive
 from caviar.panda.scribe import LEASE_S, Entry
 from caviar.panda.trainer import Trainer
 from caviar.panda.watch import Action
@@ -78,6 +78,8 @@ class PandaSession(LiveRun):
         return f"PandaSession({self.trial.name!r}, state={self.trial.state}, epoch={self.trial.epoch})"
 
     def __enter__(self) -> PandaSession:
+        if hasattr(self, "scribe"):
+            raise SettingsError(f"{self.trial.name} is or was babysat by this already; open another with study.panda")
         name = (self.spec.name, self.trial.number)
         try:
             self.storage.sessions.acquire(*name, self._owner, LEASE_S)
@@ -128,6 +130,7 @@ class PandaSession(LiveRun):
 
     def __next__(self) -> Report:
         """Train to the end of the next epoch, and return its report."""
+        self._check_entered()
         while True:
             self._follow_record()
             if self.is_at_epoch_end and not (self._recorded or self._is_stopped or self.is_over):
@@ -196,7 +199,10 @@ class PandaSession(LiveRun):
         Returns:
             `test_loss` and `test_accuracy`.
         """
-        judged = self._trainer.test(self.state, self.course.params)
+        state = self._epoch_end  # the value is that of the last whole epoch
+        if state is None:
+            state = passed_state(self.storage, self.spec, self._session, self.trial, self.shelf, self._trainer)
+        judged = self._trainer.test(state, self.course.params)
         self.trial = replace(self.trial, metrics={**self.trial.metrics, **judged})
         self.scribe.put(Entry(result=TrialResult(trial=self.trial)))
         self.scribe.flush()
@@ -209,6 +215,11 @@ class PandaSession(LiveRun):
             RequestRejected: it is not valid, or not possible now.
         """
         self._check_entered()
+        if self.is_over and kind != "branch":
+            raise RequestRejected(
+                f"{self.trial.name} is {self.trial.state} and stays as it is; study.panda({self.trial.number}) goes on "
+                "with a new trial"
+            )
         asked = Intervention(
             trial=self.trial.name,
             token=uuid.uuid4().hex,

@@ -48,8 +48,8 @@ class Policy:
         free = [c for c in checkpoints if not c.pins]
         current = [c for c in free if not c.abandoned]
         keep = {c.path for c in current[-self.keep :]} if self.keep else {c.path for c in current}
-        if best_epoch is not None:
-            keep |= {c.path for c in current if c.epoch == best_epoch and not c.batch}
+        if best_epoch is not None:  # where none is made of each epoch, the last before it
+            keep |= {c.path for c in [c for c in current if c.epoch <= best_epoch and not c.batch][-1:]}
         return [c for c in free if c.path not in keep]
 
 

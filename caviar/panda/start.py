@@ -12,14 +12,14 @@ from typing import Any
 
 from caviar.errors import CheckpointError, PandaBusy, RequestRejected, StorageError, StudyBusy
 from caviar.execution.base import Executor
-from caviar.panda.course import check_set
+from caviar.panda.course import Course, check_set, fold
 from caviar.panda.found import found_trial, fresh_params, keep_start
-from caviar.panda.revive import end_state, passed_state, retrained, revive, start_state
+from caviar.panda.revive import applied_of, end_state, passed_state, retrained, revive, start_state
 from caviar.panda.rules import DEFAULT_RULES, make_rules
 from caviar.panda.session import PandaSession
 from caviar.panda.shelf import Policy, Shelf
 from caviar.panda.trainer import Trainer
-from caviar.records import Intervention, Status, StudySpec, Trial, TrialState
+from caviar.records import Intervention, Params, Status, StudySpec, Trial, TrialState
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
 from caviar.training.agreement import another, differing
@@ -226,7 +226,7 @@ class Nursery:
         """Add a trial that goes on where a finished one ended, which stays as it is."""
         settings = _check_wishes(changes, horizon, epochs_done=parent.epoch)
         epochs = settings.pop("epochs", horizon.total(parent.epoch, parent.epoch + self.spec.epochs))
-        params = {**parent.params, **settings}
+        params = {**parent.params, **self._put_off(parent), **settings}
         state = self.last_state(parent)
         trial = Trial(
             study=self.spec.name,
@@ -241,6 +241,13 @@ class Nursery:
         made = found_trial(self.storage, self.spec, self.root, trial, self._settings(epochs), lambda number: state)
         self.on_event(f"{made.name} goes on from epoch {parent.epoch} of {parent.name}")
         return self._session(made.number, {})
+
+    def _put_off(self, parent: Trial) -> Params:
+        """Return what was set within the last epoch of a trial to hold from the next one on."""
+        session = self.storage.sessions.get(self.spec.name, parent.number)
+        if session is None:
+            return {}
+        return fold(Course(session.start_params), applied_of(self.storage, self.spec, parent)).next_params
 
     def _go_on(self, trial: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
         first = _check_wishes(changes, horizon)

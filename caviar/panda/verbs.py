@@ -84,6 +84,7 @@ def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
     here = run.state
     before = {name: run.course.value(name) for name in settings}
     message = f"back from epoch {here.epoch}, step {here.step} to epoch {target.epoch}, step {target.step}"
+    message += _note_on_best(run, asked.arguments, target)
     if settings:
         message += f"; {describe_changes(before, settings)}"
     best = [c for c in run.checkpoints if c.epoch == run.best_epoch and c.epoch > target.epoch and not c.batch]
@@ -118,7 +119,8 @@ def _branch(run: LiveRun, asked: Intervention) -> Outcome:
         epochs=run.course.epochs,
     )
     return Outcome(
-        message=f"{trial.name} goes on from epoch {target.epoch}: {command('panda', 'start', trial.name)}{warning}",
+        message=f"{trial.name} goes on from epoch {target.epoch}: {command('panda', 'start', trial.name)}"
+        f"{_note_on_best(run, asked.arguments, target)}{warning}",
         arguments=asked.arguments,
         after={"number": trial.number, "epoch": target.epoch},
         pinned=(pinned(target, "branch"),),
@@ -200,6 +202,13 @@ def _target(
         except CheckpointError as error:
             warning += f"; WARNING: {error}"
     raise RequestRejected(f"no checkpoint can be read{warning}")
+
+
+def _note_on_best(run: LiveRun, arguments: Mapping[str, Any], target: StoredCheckpoint) -> str:
+    """Return a note where the best epoch is meant, and another is the nearest that there is a checkpoint of."""
+    if arguments.get("to") != "best" or run.best_epoch in (None, target.epoch):
+        return ""
+    return f"; the best epoch, {run.best_epoch}, has no checkpoint"
 
 
 def _needed(run: LiveRun, pin: str, but: StoredCheckpoint | None = None) -> tuple[StoredCheckpoint, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,18 @@ import pytest
 from caviar.bootstrap import checkpoint_folder
 from caviar.errors import CheckpointError, DataError
 from caviar.opening import load_study
+from caviar.panda.shelf import Policy
 from caviar.records import StoredCheckpoint, TrialState
 from caviar.study import Study
 from caviar.testing.panda import (
     assert_as_retold,
     assert_same_state,
+    babysit_elsewhere,
     last_checkpoint,
     stored_state,
     train_to,
     train_within,
+    wait,
 )
 
 
@@ -131,3 +136,76 @@ def test_data_that_changed_is_refused(study: Study, sqlite_url: str, table: Path
     with pytest.raises(DataError, match="changed"):
         again.panda(0)
     again.storage.close()
+
+
+@pytest.mark.parametrize("verb", ["set", "stop"])
+def test_what_cannot_be_read_and_is_steered_behind_is_left_behind(study: Study, verb: str) -> None:
+    """Its checkpoints may come back, as with the disk that they are on; then they are those of another timeline."""
+    with study.panda(epochs=20) as panda:
+        train_to(panda, 6)
+        train_within(panda, 3)
+    folder = checkpoint_folder(study.storage)
+    away = folder.with_name("away")
+    folder.rename(away)
+    with study.panda(0) as panda:
+        train_to(panda, 2)
+        if verb == "set":
+            panda.set(learning_rate=0.3)
+            panda.set(epochs=4)
+        else:
+            panda.stop()
+        for _ in panda:
+            pass
+    shutil.copytree(away, folder, dirs_exist_ok=True)
+
+    trial = study.storage.get_trial("s", 0)
+    epochs = 4 if verb == "set" else 2
+    assert (trial.state, trial.epoch, len(study.reports(0))) == (TrialState.COMPLETE, epochs, epochs)
+    assert_as_retold(study, 0)
+    gone_back, *_ = study.storage.sessions.interventions("s", 0)
+    assert (gone_back.kind, gone_back.author, gone_back.epoch, gone_back.batch) == ("rollback", "caviar", 6, 3)
+    assert study.replay(0).is_identical
+    assert study.model(0).metrics["val_loss"] == trial.metrics["val_loss"]
+    with study.panda(0, more_epochs=2) as child:
+        assert [report.epoch for report in child] == [epochs + 1, epochs + 2]
+
+
+def test_without_steering_an_unreadable_end_is_trained_again(study: Study) -> None:
+    """To the same bits: nothing is left behind, and the checkpoints are good when they come back."""
+    with study.panda(epochs=8) as panda:
+        train_to(panda, 5)
+    folder = checkpoint_folder(study.storage)
+    folder.rename(folder.with_name("away"))
+    with study.panda(0) as panda:
+        train_to(panda, 6)
+        panda.set(learning_rate=0.3)
+        for _ in panda:
+            pass
+
+    assert [i.kind for i in study.storage.sessions.interventions("s", 0)] == ["set"]
+    assert_as_retold(study, 0)
+    assert study.replay(0).is_identical
+
+
+def test_reports_of_epochs_that_no_checkpoint_was_made_of_go_when_they_are_steered_behind(study: Study) -> None:
+    """With few checkpoints a crash costs epochs; a new course through them has reports of its own."""
+    process = babysit_elsewhere(study, start_fresh(study))
+    wait(lambda: len(study.reports(0)) > 20, process)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+
+    with study.panda(0) as panda:
+        assert panda.epoch == 0
+        panda.set(learning_rate=1e-5)
+        panda.set(epochs=5)
+        for _ in panda:
+            pass
+    assert len(study.reports(0)) == 5
+    assert_as_retold(study, 0)
+    assert study.replay(0).is_identical
+
+
+def start_fresh(study: Study) -> int:
+    """Make a babysat trial that is not trained yet; return its number."""
+    with study.panda(until_stopped=True, checkpoints=Policy(every=10**6)) as panda:
+        return panda.trial.number

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caviar.errors import PandaBusy, RequestRejected
+from caviar.errors import PandaBusy, RequestRejected, SettingsError
+from caviar.nn.kernel import choose_kernel
 from caviar.panda.shelf import Policy
-from caviar.records import TrialState
+from caviar.records import Status, TrialState
 from caviar.study import Study
 from caviar.testing.panda import (
     assert_as_retold,
@@ -45,6 +46,88 @@ def test_stopped_within_an_epoch_a_child_goes_on_there(study: Study) -> None:
             pass
     whole = retell(study, 0, (4, 0))
     assert_same_state(stored_state(study, last_checkpoint(study, 1)), whole.state)
+
+
+def test_stopped_within_an_epoch_the_model_is_that_of_the_last_whole_one(study: Study) -> None:
+    """Whose value the trial has, and so is what the test part says of it, however the mini-batches since then went."""
+    with study.panda() as panda:
+        train_to(panda, 2)
+        best = panda.judge()
+        panda.set(learning_rate=100.0)
+        train_within(panda, 5)
+        panda.stop()
+        assert list(panda) == []
+        assert panda.judge() == best
+
+    trial, data, kernel = study.storage.get_trial("s", 0), study.data, choose_kernel("numpy")
+    assert (trial.metrics["test_loss"], trial.metrics["test_accuracy"]) == tuple(best.values())
+    model = study.model(0)
+    parts = model.network, model.parameters, model.running, model.step
+    assert kernel.evaluate(*parts, data.validation.x, data.validation.y)[0] == trial.metrics["val_loss"]
+    assert kernel.evaluate(*parts, data.test.x, data.test.y) == tuple(best.values())
+
+
+def test_a_batch_size_that_was_put_off_holds_for_what_goes_on(study: Study) -> None:
+    """Set within the epoch in which the run is stopped, it would hold from the next one on."""
+    with study.panda(params={"batch_size": 16}) as panda:
+        train_to(panda, 2)
+        train_within(panda, 3)
+        panda.set(batch_size=45)
+        panda.stop()
+        assert list(panda) == []
+
+    with study.panda(0, more_epochs=2) as child:
+        assert child.params["batch_size"] == 45
+        steps = [(report.epoch, report.step) for report in child]
+    # 90 examples: 42 were left of the third epoch, and the fourth has two mini-batches
+    assert steps == [(3, 2 * 6 + 3 + 1), (4, 2 * 6 + 3 + 1 + 2)]
+    assert study.replay(1).is_identical
+
+
+def test_a_run_that_has_ended_stays_as_it_is(study: Study) -> None:
+    """Also for who has babysat it; a branch is a trial of its own."""
+    with study.panda(epochs=3) as panda:
+        assert len(list(panda)) == 3
+        ended = study.storage.get_trial("s", 0)
+        for verb in (lambda: panda.set(learning_rate=0.5), lambda: panda.rollback(epochs=1), panda.stop):
+            with pytest.raises(RequestRejected, match=r"s/0 is COMPLETE and stays as it is; study\.panda\(0\) goes on"):
+                verb()
+        assert panda.branch(epochs=1).parent == "s/0"
+
+    assert replace(study.storage.get_trial("s", 0), metrics=ended.metrics) == ended
+    assert [i.kind for i in study.storage.sessions.interventions("s", 0) if i.status is Status.APPLIED] == ["branch"]
+
+
+def test_a_session_is_entered_once(study: Study) -> None:
+    """In it and after it, another one is opened."""
+    panda = study.panda(epochs=3)
+    with pytest.raises(SettingsError, match="a panda is used in `with`"):
+        next(panda)
+    with panda:
+        for enter in (panda.__enter__, panda.__enter__):
+            with pytest.raises(SettingsError, match=r"open another with study.panda"):
+                enter()
+        train_to(panda, 2)
+    with pytest.raises(SettingsError, match=r"open another with study.panda"):
+        panda.__enter__()
+    with study.panda(0) as again:
+        assert again.epoch == 2
+
+
+def test_the_best_epoch_is_gone_back_to_as_nearly_as_there_are_checkpoints(study: Study) -> None:
+    """The nearest before it is kept, however long ago it is, and whoever asks is told."""
+    with study.panda(epochs=60, checkpoints=Policy(every=7, keep=1)) as panda:
+        train_to(panda, 5)
+        panda.set(learning_rate=1e-9)
+        train_to(panda, 40)
+        best = panda.best_epoch
+        assert best is not None
+        nearest = best // 7 * 7
+        assert best % 7 and nearest < 35
+        message = panda.rollback(best=True).message or ""
+
+    assert f"to epoch {nearest}, step" in message
+    assert f"; the best epoch, {best}, has no checkpoint" in message
 
 
 def test_a_stop_whose_process_died_is_met_at_its_mini_batch(study: Study) -> None:
