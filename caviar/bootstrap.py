@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from caviar.execution.base import Executor
     from caviar.execution.facts import ClusterFacts
 
+#: More processes for each core than this do nothing but fill the memory.
+_WORKERS_OF_A_CORE = 32
+
 DEFAULT_STORAGE = "sqlite:///caviar.db"
 
 
@@ -77,6 +80,7 @@ def make_executor(address: str | None = None, n_workers: int | None = None) -> E
         ExecutorError: Ray is not there, does not start, or nobody answers at the address.
     """
     executor: Executor
+    _check_fits(address, n_workers)
     if n_workers == 0:
         executor = _executor("inline")()
     else:
@@ -93,11 +97,26 @@ def make_sweep_executor(address: str | None = None, n_workers: int | None = None
     Raises:
         ExecutorError: nobody answers at the address.
     """
+    _check_fits(address, n_workers)
     if n_workers == 0 or cluster_address(address) is not None:
         return make_executor(address, n_workers)
     from caviar.execution.head_start import HeadStart
 
     return HeadStart(lambda: make_executor(None, n_workers), at_once=n_workers is not None)
+
+
+def _check_fits(address: str | None, n_workers: int | None) -> None:
+    """Refuse more workers than this machine could hold: each is a process, of some hundred megabytes.
+
+    Raises:
+        ExecutorError: they are more.
+    """
+    most = _WORKERS_OF_A_CORE * (os.cpu_count() or 1)
+    if cluster_address(address) is None and n_workers is not None and n_workers > most:
+        raise ExecutorError(
+            f"expected at most {most} workers on this machine of {os.cpu_count()} cores, found {n_workers}; more are "
+            "for a cluster: --address HOST:PORT"
+        )
 
 
 def _executor(name: str) -> Any:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from caviar.errors import SettingsError
-from caviar.records import StudySpec, TrialState
+from caviar.records import StudySpec, Trial, TrialState
 from caviar.repeats import first_trials, untended_trials
-from caviar.search.refine import Narrowing, Refinement, contains, could_draw, refine
+from caviar.search.refine import LEAST_TRIALS, Narrowing, Refinement, contains, could_draw, refine
 from caviar.space import SearchSpace
 from caviar.storage.base import Storage
 from caviar.training.hyperparameters import is_limit
+
+#: With so many trials it is not asked how many of them are repeats or babysat.
+_MANY = 1000
 
 
 def refine_study(storage: Storage, spec: StudySpec, n_best: int | None) -> Refinement:
@@ -18,17 +21,34 @@ def refine_study(storage: Storage, spec: StudySpec, n_best: int | None) -> Refin
     if not spec.space:
         raise SettingsError(f"study {spec.name!r} was made through Optuna and has no space of its own to narrow")
     space = SearchSpace.from_dict(spec.space)
-    versions = enumerate(map(SearchSpace.from_dict, storage.spaces(spec.name)), start=1)
-    wide = {version for version, earlier in versions if contains(earlier, space)}
-    trials = first_trials(untended_trials(storage, spec.name), spec, worse=True)
-    domains = dict(space)
-    drawn = [t for t in trials if t.space_version in wide and could_draw(domains, t.params)]
+    drawn = _drawn(storage, spec, space)
     complete, pruned, diverged = (
         [trial.params for trial in drawn if trial.state is state]
         for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     )
     found = refine(space, complete, diverged, pruned, n_best)
+    if spec.trainable is not None:  # whose params have no limits that are known
+        return found
     return replace(found, params=tuple(map(_without_limits, found.params)))
+
+
+def can_refine(storage: Storage, spec: StudySpec, n_complete: int) -> bool:
+    """Return whether a study has something to narrow, and enough trials for that; with many, they are not counted."""
+    space = SearchSpace.from_dict(spec.space)
+    if n_complete < LEAST_TRIALS or not space.domains:
+        return False
+    if n_complete >= _MANY:
+        return True
+    return sum(trial.state is TrialState.COMPLETE for trial in _drawn(storage, spec, space)) >= LEAST_TRIALS
+
+
+def _drawn(storage: Storage, spec: StudySpec, space: SearchSpace) -> list[Trial]:
+    """Return the trials that tell of a space: the first of each params that it, or one that contains it, gave."""
+    versions = enumerate(map(SearchSpace.from_dict, storage.spaces(spec.name)), start=1)
+    wide = {version for version, earlier in versions if contains(earlier, space)}
+    trials = first_trials(untended_trials(storage, spec.name), spec, worse=True)
+    domains = dict(space)
+    return [t for t in trials if t.space_version in wide and could_draw(domains, t.params)]
 
 
 def _without_limits(param: Narrowing) -> Narrowing:

@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,14 @@ class Categorical:
     def __init__(self, *choices: Value, tier: int = 2) -> None:
         if not choices:
             raise SpaceError("choices must hold at least one value, found none")
+        choices = tuple(map(_plain_value, choices))
         for position, choice in enumerate(choices):
             if not _is_value(choice):
                 raise SpaceError(f"a choice must be a finite number or a string, found {choice!r}")
             if choice in choices[:position]:
                 raise SpaceError(f"choices must differ from each other, found {choice!r} twice")
         _check_tier(tier)
-        object.__setattr__(self, "choices", tuple(choices))
+        object.__setattr__(self, "choices", choices)
         object.__setattr__(self, "tier", tier)
 
     def __str__(self) -> str:
@@ -154,12 +156,13 @@ class SearchSpace(Mapping[str, "Domain | Value"]):
     """
 
     def __init__(self, /, **params: Domain | Value) -> None:
+        params = {name: _plain_value(domain) for name, domain in params.items()}
         for name, domain in params.items():
             if not isinstance(domain, Float | Int | Categorical) and not _is_value(domain):
                 raise SpaceError(
                     f"param {name!r} must be a Float, Int, Categorical, finite number or string, found {domain!r}"
                 )
-        self._params = dict(params)
+        self._params = params
 
     def __getitem__(self, name: str) -> Domain | Value:
         return self._params[name]
@@ -338,6 +341,17 @@ def _refuse_with(table: Mapping[str, Any], key: str, allowed: set[str]) -> None:
     for other in table:
         if other not in allowed:
             raise SpaceError(f"{other!r} cannot stand beside {key!r}; remove one of them")
+
+
+def _plain_value(value: Any) -> Any:
+    """Return a number of any library, or a text, as Python's own; what is neither as it is."""
+    if isinstance(value, bool | Float | Int | Categorical):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _is_value(value: Any) -> bool:

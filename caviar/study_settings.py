@@ -19,9 +19,10 @@ from caviar.training.hyperparameters import Hyperparameters, check_param
 from caviar.training.source import is_same_code
 
 DEFAULT_EPOCHS = 20
-#: Trials of a study, and times that the best are trained again: more than anybody can, so that they were mistyped.
+#: Trials of a study, times that the best are trained again, workers: more than anybody has, so that they were mistyped.
 MOST_TRIALS = 1_000_000_000
 MOST_TIMES = 100_000
+MOST_WORKERS = 10_000
 
 
 def check_space(space: SearchSpace) -> None:
@@ -243,9 +244,11 @@ def check_workers(n_workers: Any) -> int | None:
     """Return a number of workers as Python's own; None is one that is not given.
 
     Raises:
-        SettingsError: it is no whole number, or below 0.
+        SettingsError: it is no whole number, below 0, or beyond what any cluster has.
     """
     number = whole("workers", n_workers)
     if number is not None and number < 0:
         raise SettingsError(f"workers must be at least 0 (0 is this process alone), found {number}")
+    if number is not None and number > MOST_WORKERS:
+        raise SettingsError(f"workers must be at most {MOST_WORKERS}, found {number}")
     return number

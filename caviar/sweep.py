@@ -134,6 +134,7 @@ class _Sweep:
         try:
             return self._run(plan_repeats)
         finally:
+            self.ledger.count_workers(self.executor.n_workers)
             self.ledger.close(self.n_ended_now, self.recorder.write_s)
 
     def _run(self, plan_repeats: PlanRepeats | None) -> SweepResult:

@@ -23,6 +23,8 @@ _RETRIES = 2
 _SLICES_EACH = 2
 #: Of more workers it is not looked which of them is free first: that is asked for each slice, of a thousand workers.
 _COMPARED = 64
+#: Workers that are asked for before the coordinator looks up again.
+_HIRED_AT_ONCE = 256
 #: Nodes that joined or left are noticed after so long.
 _WATCH_INTERVAL_S = 1.0
 #: A head that is silent for so long is gone. Ray itself would end this process after a minute.
@@ -202,7 +204,7 @@ class Crew:
     def _hire(self) -> None:
         if self._data is None:
             return
-        while len(self._workers) < self._n_wanted:
+        for _ in range(min(self._n_wanted - len(self._workers), _HIRED_AT_ONCE)):
             self._workers.append(_Worker(self._make.remote(self._run), self._data))
 
     def _dispatch(self) -> None:

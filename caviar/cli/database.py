@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from caviar.bootstrap import checkpoint_folder, make_storage, storage_url
 from caviar.cli.arguments import MODEL_SUFFIX, Epoch, Storage, Text, Whole
+from caviar.cli.interrupt import ended_by_signals
 from caviar.errors import SettingsError
 from caviar.wording import command
 
@@ -114,7 +115,8 @@ def import_(
     check_export(file)  # before a database is made for nothing
     opened = make_storage(storage)
     try:
-        spec = import_study(opened, file, name=name)
+        with ended_by_signals():
+            spec = import_study(opened, file, name=name)
         n_trials = opened.summary(spec.name).n_trials
     finally:
         opened.close()

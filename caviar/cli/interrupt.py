@@ -9,6 +9,20 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end what is done meanwhile as Ctrl-C does, so that it can clear away what is half done."""
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into an answer to `is_interrupted`; a second Ctrl-C ends at once."""
     asked = False

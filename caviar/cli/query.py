@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -53,6 +54,7 @@ def print_trials(
     """Print trials of a study."""
     if limit is not None and limit < 0:
         raise QueryError(f"limit must be at least 0, found {limit}")
+    limit = None if limit is None else min(limit, sys.maxsize)
     check_terminal(format)
     storage = make_storage(url, create=False)
 

@@ -16,6 +16,7 @@ from caviar.cli.rows import trial_row
 from caviar.cli.tables import print_values
 from caviar.opening import create_study
 from caviar.records import Direction, SweepResult
+from caviar.refining import can_refine
 from caviar.search.refine import LEAST_TRIALS
 from caviar.space import SearchSpace
 from caviar.study import Study
@@ -143,7 +144,9 @@ def _print_best(study: Study, result: SweepResult, storage: str | None) -> None:
     sort = f"{'-' if study.spec.direction is Direction.MAXIMIZE else ''}{metric}"
     nexts = [("show", best.name), ("query", name, "--sort", sort, "--limit", "10")]
     if result.progress.n_complete >= LEAST_TRIALS:
-        nexts += [("retest", name), ("refine", name)]
+        nexts.append(("retest", name))
+    if can_refine(study.storage, study.spec, result.progress.n_complete):
+        nexts.append(("refine", name))
     nexts.append(("sweep", name, "--trials", str(n_held if result.interrupted else 2 * n_held)))
     print("next")
     for words in nexts:

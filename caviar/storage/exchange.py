@@ -11,19 +11,20 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from caviar.errors import CaviarError, DataError, DataNotFound, StudyMismatch
+from caviar.errors import CaviarError, DataError, DataNotFound, StudyBusy, StudyMismatch, StudyNotFound
 from caviar.records import DataSpec, Direction, Session, Status, StudySpec, TrainableSpec, Trial, TrialResult
 from caviar.replacing import replacing
 from caviar.space import SearchSpace
 from caviar.storage import codec
 from caviar.storage.base import Storage
+from caviar.storage.holder import new_holder
 from caviar.storage.plain import JSON, PLAIN, Babysat, Record, babysat_from_record, from_record, to_record
 from caviar.wording import command
 
@@ -37,6 +38,8 @@ _BATCH = 2_000
 _WITH_REPORTS = 200
 _MARK = "caviar_export"
 _SPEC = "study_spec"
+#: How the name of a study begins that is being imported, its tag, and how long it is left alone without a sign of life.
+_PARTIAL, _UNDER_WAY, _LEASE_S = "import-", "import-under-way", 120.0
 _PANDA = "panda"
 _WHOLE = ("number", "epoch", "parent_epoch", "space_version")
 _REAL = ("value", "seconds")
@@ -201,15 +204,19 @@ def _babysat(storage: Storage, session: Session) -> Babysat:
 
 def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header: Record) -> None:
     """Store a study under a name of its own, and give it the right one when it is whole."""
+    _clear_away(storage)
     if spec.name in {summary.spec.name for summary in storage.studies()}:
         raise StudyMismatch(f"study {spec.name!r} exists already; give another with --name, or rename or delete it")
     first, *later = header["spaces"] or [{}]
     for space in (first, *later):
         SearchSpace.from_dict(space)
-    partial = storage.create_study(replace(spec, name=f"import-{uuid.uuid4().hex[:12]}", space=first)).name
+    partial, owner = f"{_PARTIAL}{uuid.uuid4().hex[:12]}", new_holder()
+    storage.create_study(replace(spec, name=partial, space=first))
     try:
         for space in later:
             storage.add_space(partial, space)
+        storage.acquire_lease(partial, owner, _LEASE_S)
+        storage.annotate(partial, add_tags=(_UNDER_WAY,))
         old = f"{header[_SPEC]['name']}/"
         batch: list[TrialResult] = []
         babysat: list[Babysat] = []
@@ -222,6 +229,7 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
                 babysat.append(panda)
             if len(batch) == _BATCH:
                 _store_batch(storage, partial, batch)
+                storage.prolong_lease(partial, owner, _LEASE_S)
                 batch = []
         _store_batch(storage, partial, batch)
         for session, interventions in babysat:
@@ -230,10 +238,27 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
         if n != header.get("trials", n):
             raise DataError(f"the file was cut: it holds {n} of {header['trials']} trials; export the study again")
         storage.annotate(partial, note=header.get("note"), add_tags=header.get("tags", ()))
+        storage.release_lease(partial, owner)
         storage.rename_study(partial, spec.name)
+        storage.annotate(spec.name, remove_tags=(_UNDER_WAY,))
     except BaseException:
-        storage.delete_study(partial)
+        storage.release_lease(partial, owner)
+        with suppress(StudyNotFound):  # it has its name already
+            storage.delete_study(partial)
         raise
+
+
+def _clear_away(storage: Storage) -> None:
+    """Delete what imports left that were killed."""
+    owner = new_holder()
+    for summary in storage.studies():
+        name = summary.spec.name
+        if not (name.startswith(_PARTIAL) and _UNDER_WAY in summary.tags):
+            continue
+        with suppress(StudyBusy, StudyNotFound):  # of an import that is under way, or just cleared away by another
+            storage.acquire_lease(name, owner, _LEASE_S)
+            storage.release_lease(name, owner)
+            storage.delete_study(name)
 
 
 def _store_batch(storage: Storage, study: str, batch: list[TrialResult]) -> None:

@@ -122,6 +122,8 @@ class Filters:
         Raises:
             QueryError: the name is not known.
         """
+        if not isinstance(sort, str):
+            raise QueryError(f"a name to sort by is a text, as '-val_accuracy', found {sort!r:.60}")
         descending = sort.startswith("-")
         self._expression = sort.removeprefix("-")
         field = self._field(where.parse_name(self._expression))

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Select, literal_column, select
 from sqlalchemy.engine import Connection
 
+from caviar.checks import whole
+from caviar.errors import QueryError, SettingsError
 from caviar.records import TrialState
 from caviar.storage import rows, schema
 from caviar.storage.filters import Filters
@@ -16,6 +18,21 @@ from caviar.storage.filters import Filters
 FoundRow = tuple[Any, ...]
 
 _trials = schema.trials.c
+
+
+def checked_limit(limit: Any) -> int | None:
+    """Return how many trials to return at most, None where there is no limit.
+
+    Raises:
+        QueryError: it is negative, or no whole number.
+    """
+    try:
+        number = whole("limit", limit)
+    except SettingsError as error:
+        raise QueryError(str(error)) from error
+    if number is not None and number < 0:
+        raise QueryError(f"limit must not be negative, found {limit!r}")
+    return number
 
 
 def find(

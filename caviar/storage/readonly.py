@@ -63,7 +63,7 @@ def run_sql(url: str, sql: str, *, limit: int = 1000, timeout_s: float = 30.0) -
     if limit < 0:
         raise QueryError(f"limit must not be negative, found {limit!r}")
     if not 0.0 < timeout_s < 1e6:
-        raise QueryError(f"the time limit must be positive, found {timeout_s!r} seconds")
+        raise QueryError(f"the time limit must be above 0 and below a million seconds, found {timeout_s!r}")
     sql = sql.strip().rstrip("; \n\t")
     if not sql:
         raise QueryError(f"the SQL is empty; write for example: select * from v_best ({_HINT})")

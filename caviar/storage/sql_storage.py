@@ -167,8 +167,7 @@ class SqlStorage(Storage):
     def trials(
         self, study: str, *, where: str | None = None, sort: str | None = None, limit: int | None = None
     ) -> list[Trial]:
-        if limit is not None and limit < 0:
-            raise QueryError(f"limit must not be negative, found {limit!r}")
+        limit = queries.checked_limit(limit)
 
         def work(connection: Connection) -> list[Trial]:
             key = self.study_key(connection, study)
@@ -193,14 +192,15 @@ class SqlStorage(Storage):
         self, study: str, where: str | None, size: int, columns: Sequence[str]
     ) -> Iterator[tuple[Sequence[queries.FoundRow], tuple[list[str], list[str]]]]:
         """Return rows in order of number, their first column, with the params and metrics that the study has."""
-        if size < 1:
+        most = queries.checked_limit(size)
+        if most is None or most < 1:
             raise QueryError(f"a page must hold at least 1 trial, found size = {size!r}")
         after: int | None = None
 
         def work(connection: Connection) -> tuple[Sequence[queries.FoundRow], tuple[list[str], list[str]]]:
             key = self.study_key(connection, study)
             filters = self._filters(connection, key)
-            found = queries.find(connection, key.id, filters, where=where, limit=size, after=after, columns=columns)
+            found = queries.find(connection, key.id, filters, where=where, limit=most, after=after, columns=columns)
             kinds = [self._names.known(connection, key.id, kind) for kind in ("param", "metric")]
             return found, (kinds[0], kinds[1])
 
@@ -211,8 +211,7 @@ class SqlStorage(Storage):
     def frame(
         self, study: str, *, where: str | None = None, sort: str | None = None, limit: int | None = None
     ) -> pd.DataFrame:
-        if limit is not None and limit < 0:
-            raise QueryError(f"limit must not be negative, found {limit!r}")
+        limit = queries.checked_limit(limit)
 
         def work(connection: Connection) -> pd.DataFrame:
             key = self.study_key(connection, study)

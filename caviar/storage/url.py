@@ -25,6 +25,8 @@ def parse_url(url: str) -> URL:
         StorageError: it is malformed, names a database that caviar does not know, or has an option that it does not
             take. The message shows no password.
     """
+    if not isinstance(url, str):
+        raise StorageError(f"the storage must be a URL such as {_EXAMPLES}, found {type(url).__name__}")
     try:
         parsed = make_url(url)
         url.encode()

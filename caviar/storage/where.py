@@ -156,6 +156,8 @@ def parse(expression: str) -> Test:
     Raises:
         QueryError: it is not valid; the message points at the place.
     """
+    if not isinstance(expression, str):
+        raise QueryError(f"an expression is a text, as 'val_accuracy > 0.9', found {expression!r:.60}")
     if not expression.strip():
         raise QueryError("the expression is empty; write for example val_accuracy > 0.9, or leave it out")
     if len(expression) > _MOST_CHARACTERS:

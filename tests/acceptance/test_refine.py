@@ -108,3 +108,15 @@ def test_nothing_is_changed_where_the_best_lie_everywhere(caviar: Caviar) -> Non
     caviar.run("refine", "s", "--to", "none.toml")
     assert not (caviar.folder / "none.toml").exists()
     assert caviar.json("show", "s", "--json")["space_version"] == 1
+
+
+def test_refine_is_offered_where_it_works(caviar: Caviar) -> None:
+    """Repeats count as trials of the study, and tell nothing new of its space."""
+    words = ["--data", "iris", "--epochs", "2", "--workers", "0"]
+    assert "refine" not in caviar.run("sweep", "flowers", "--trials", "16", *words).stdout
+    caviar.run("retest", "flowers", "--best", "2", "--times", "4", "--workers", "0")
+    assert "refine" not in caviar.run("sweep", "flowers", "--trials", "24", "--workers", "0").stdout
+    caviar.run("refine", "flowers", status=1)
+
+    assert "caviar refine flowers" in caviar.run("sweep", "flowers", "--trials", "28", "--workers", "0").stdout
+    caviar.run("refine", "flowers")

@@ -8,6 +8,7 @@ import pytest
 
 from caviar.ledger import ACCOUNTS
 from caviar.opening import create_study
+from caviar.records import SweepProgress
 from caviar.storage import Storage, open_storage
 from caviar.study import Study
 
@@ -56,3 +57,16 @@ def test_an_interrupted_sweep_has_a_ledger(study: Study) -> None:
     (run,) = study.storage.ledgers.all("iris")
     assert run.finished_at is not None
     assert run.n_ended == sum(trial.state.is_finished for trial in study.trials())
+
+
+def test_a_sweep_that_ends_by_an_error_counts_its_last_stretch(study: Study) -> None:
+    """What was trained is a part of what workers had, however the sweep ended."""
+
+    def fail(progress: SweepProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.sweep(200, n_workers=0, on_progress=fail)
+
+    (run,) = study.storage.ledgers.all("iris")
+    assert 0 < run.ledger["train"] <= run.ledger["workers"] + 0.01

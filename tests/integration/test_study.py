@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from caviar.errors import DataError, DataNotFound, SettingsError, SpaceError, StudyBusy, StudyMismatch
+from caviar.errors import (
+    DataError,
+    DataNotFound,
+    ExecutorError,
+    QueryError,
+    SettingsError,
+    SpaceError,
+    StorageError,
+    StudyBusy,
+    StudyMismatch,
+)
 from caviar.opening import create_study, load_study, studies
 from caviar.panda.shelf import Policy
 from caviar.records import DataSpec, Trial, TrialState
@@ -138,6 +149,7 @@ def test_settings_that_are_not_valid_make_no_study(
         ("7", 0, "trials must be a whole number, found '7'"),
         (True, 0, "trials must be a whole number, found True"),
         (1, -1, "workers must be at least 0"),
+        (1, 10_001, "workers must be at most 10000, found 10001"),
         (1, 1.5, "workers must be a whole number, found 1.5"),
     ],
 )
@@ -248,3 +260,38 @@ def test_all_studies_are_listed(storage: Storage) -> None:
     create_study("b", data="iris", storage=storage)
 
     assert [(found.spec.name, found.n_trials) for found in studies(storage=storage)] == [("a", 2), ("b", 0)]
+
+
+def test_more_workers_than_a_machine_could_hold_are_refused(storage: Storage) -> None:
+    """Each is a process: a mistyped number would fill the memory, and could hardly be interrupted."""
+    study = create_study("s", data="iris", epochs=1, storage=storage)
+
+    with pytest.raises(
+        ExecutorError, match=r"at most \d+ workers on this machine of \d+ cores, found 9999"
+    ):
+        study.sweep(1, n_workers=9999)
+    assert study.trials() == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda study: study.trials(limit="3"), "limit must be a whole number, found '3'"),
+        (lambda study: study.trials(limit=1.5), "limit must be a whole number, found 1.5"),
+        (lambda study: study.to_frame(limit=True), "limit must be a whole number, found True"),
+        (lambda study: study.trials(where=1), "an expression is a text, as 'val_accuracy > 0.9', found 1"),
+        (lambda study: study.trials(sort=["a"]), r"a name to sort by is a text, as '-val_accuracy', found \['a'\]"),
+        (lambda study: list(study.pages(size=None)), "a page must hold at least 1 trial, found size = None"),
+        (lambda study: list(study.frame_pages(size="x")), "limit must be a whole number, found 'x'"),
+    ],
+)
+def test_what_is_no_question_is_refused(storage: Storage, ask: Callable[[Study], object], message: str) -> None:
+    """Numbers of other libraries are numbers; what would count as another number by chance is not."""
+    study = create_study("s", data="iris", epochs=1, storage=storage)
+    study.sweep(3, n_workers=0)
+
+    with pytest.raises(QueryError, match=message):
+        ask(study)
+    assert len(study.trials(limit=np.int64(2))) == len(study.to_frame(limit=np.int64(2))) == 2
+    with pytest.raises(StorageError, match=r"the storage must be a URL such as .*, found int"):
+        create_study("t", data="iris", storage=1)  # type: ignore[arg-type]

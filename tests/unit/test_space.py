@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -293,3 +295,16 @@ def test_wide_linear_ranges_get_advice() -> None:
     assert rate.endswith("consider scale = 'log'")
     assert momentum.startswith("momentum approaches 1") and momentum.endswith("consider scale = 'one-minus-log'")
     assert default_space().advice() == []
+
+
+def test_numbers_of_numpy_are_plain_numbers() -> None:
+    """As fixed values and choices, too: a space file is made of them."""
+    space = SearchSpace(
+        l2=np.float64(0.1), layers=np.int64(2), momentum=Categorical(np.float32(0.5), 0.9, np.str_("a"))
+    )
+
+    assert dict(space) == {"l2": 0.1, "layers": 2, "momentum": Categorical(0.5, 0.9, "a")}
+    assert SearchSpace.from_dict(tomllib.loads(space.to_toml())) == space
+    assert [type(value) for value in space["momentum"].choices] == [float, float, str]  # type: ignore[union-attr]
+    with pytest.raises(SpaceError, match=r"found np\.True_"):
+        SearchSpace(layers=np.True_)

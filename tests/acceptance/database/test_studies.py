@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from caviar.storage import open_storage
+from caviar.testing.storage import fill, make_result
 
 if TYPE_CHECKING:
     from tests.acceptance.database.conftest import Command
@@ -142,3 +145,31 @@ def test_a_url_in_the_wrong_place_is_quoted_without_its_password(on_sqlite: Comm
 
     assert done.returncode in (1, 2)
     assert "SECRET" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_import_that_is_killed_leaves_nothing_for_long(on_sqlite: Command) -> None:
+    """SIGTERM clears away what is half done; after kill -9 the next import does."""
+    caviar, storage = on_sqlite, open_storage(on_sqlite.url)
+    storage.delete_study("digits")
+    fill(storage, [make_result(number) for number in range(4000)])
+    caviar.run("export", "digits", "--to", "big.jsonl")
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(
+            [caviar.program, "import", "big.jsonl", "--name", "copy", "--storage", caviar.url],
+            cwd=caviar.folder, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not any("import-under-way" in summary.tags for summary in storage.studies()):
+            assert time.monotonic() < deadline and process.poll() is None, "it was not seen under way"
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        left = [summary.spec.name for summary in storage.studies() if summary.spec.name != "digits"]
+        if number == signal.SIGTERM:
+            assert (process.returncode, left) == (130, [])
+    assert [name.startswith("import-") for name in left] == [True]
+
+    caviar.run("import", "big.jsonl", "--name", "copy")
+    found = {summary.spec.name: (summary.n_trials, summary.tags) for summary in storage.studies()}
+    assert found == {"digits": (4000, ()), "copy": (4000, ())}
+    storage.close()
