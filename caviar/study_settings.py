@@ -128,7 +128,7 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
                 continue
             differences.append(f"data {_describe(had)}, not {_describe(wanted)}")
         elif wanted != had:
-            differences.append(f"{field.name} = {had!r}, not {wanted!r}")
+            differences.append(f"{field.name} = {_word(had)}, not {_word(wanted)}")
     if differences:
         only_space = len(differences) == 1 and differences[0].startswith("another space")
         version = found.space_version + 1
@@ -137,6 +137,10 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
             f"study {found.name!r} exists with {' and '.join(differences)}; leave these out to go on with it{new} or "
             "take another study name"
         )
+
+
+def _word(value: Any) -> str:
+    return value.lower() if isinstance(value, Direction) else repr(value)
 
 
 def _differences_of_code(had: TrainableSpec | None, wanted: TrainableSpec | None) -> list[str]:

@@ -299,6 +299,7 @@ class _Sweep:
             kernel=self.spec.kernel,
             trainable=self.spec.trainable,
             metric=self.spec.metric,
+            study=self.spec.name,
             expected_s=self.planner.seconds(tasks),
             bar=bar,
         )

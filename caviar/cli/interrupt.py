@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -27,8 +28,14 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into an answer to `is_interrupted`; a second Ctrl-C ends at once."""
     asked = False
 
+    here = os.getpid()
+
     def ask(number: int, frame: object) -> None:
         nonlocal asked
+        if os.getpid() != here:  # a child of this process, as of a pool that ends its own
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         if asked and number != hangup:  # of which a terminal that is closed may send several
             raise KeyboardInterrupt
         asked = True

@@ -12,7 +12,7 @@ from caviar.bootstrap import check_cluster, cluster_address
 from caviar.checks import counted_to
 from caviar.cli.display import SweepDisplay
 from caviar.cli.interrupt import interruptible
-from caviar.cli.rows import trial_row
+from caviar.cli.rows import CSV_COLUMNS, trial_row
 from caviar.cli.tables import print_values
 from caviar.opening import create_study
 from caviar.records import Direction, SweepResult
@@ -141,7 +141,8 @@ def _print_best(study: Study, result: SweepResult, storage: str | None) -> None:
         print(f"{'guessing':12} {share:.4f} accuracy, {most_frequent!r} for all")
     print_values(best.params)
     n_held = max(result.progress.n_trials, result.progress.n_ended)
-    sort = f"{'-' if study.spec.direction is Direction.MAXIMIZE else ''}{metric}"
+    is_clear = metric.isidentifier() and metric not in (*CSV_COLUMNS, *best.params)
+    sort = f"{'-' if study.spec.direction is Direction.MAXIMIZE else ''}{metric if is_clear else 'value'}"
     nexts = [("show", best.name), ("query", name, "--sort", sort, "--limit", "10")]
     if result.progress.n_complete >= LEAST_TRIALS:
         nexts.append(("retest", name))

@@ -17,6 +17,8 @@ from caviar.execution.base import Bar, TrialOutcome, TrialTask
 from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
 from caviar.training.state import TrainState
 
+#: Characters of an error and of a traceback that are kept.
+_LONGEST_ERROR, _LONGEST_TRACE = 1_000, 100_000
 #: The state of a trial by why it ended; any other reason is a failure.
 _STATES = {None: TrialState.COMPLETE, Reason.BEHIND: TrialState.PRUNED}
 
@@ -69,9 +71,11 @@ class Attempt:
         started_at, start, trace = datetime.now(UTC), time.perf_counter(), None
         try:
             train(self)
-        except (Exception, SystemExit) as failure:  # noqa: BLE001 - whatever a trial raises is its outcome
-            self._reason, trace = Reason.ERROR, "".join(traceback.format_exception(self._beginning(failure)))
-            self._error = f"{type(failure).__name__}: {failure}".splitlines()[0]
+        except KeyboardInterrupt:  # somebody's, and no outcome
+            raise
+        except BaseException as failure:  # noqa: BLE001 - whatever else a trial raises is its outcome
+            self._reason, trace = Reason.ERROR, _clipped(_trace(self._beginning(failure)), _LONGEST_TRACE)
+            self._error = _clipped(_line(failure), _LONGEST_ERROR)
         return TrialOutcome(
             number=self.task.number,
             state=_STATES.get(self._reason, TrialState.FAIL),
@@ -94,6 +98,27 @@ class Attempt:
         while trace is not None and trace.tb_frame.f_code.co_filename != self._file:
             trace = trace.tb_next
         return failure if trace is None else failure.with_traceback(trace)
+
+
+def _line(failure: BaseException) -> str:
+    """Return an exception as one line, whatever its own text does."""
+    try:
+        text = str(failure)
+    except Exception as error:  # noqa: BLE001 - of the user's
+        text = f"(its text raises {type(error).__name__})"
+    return f"{type(failure).__name__}: {text}".splitlines()[0]
+
+
+def _trace(failure: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(failure))
+    except Exception:  # noqa: BLE001 - as where what is shown of it raises
+        return "".join(traceback.format_tb(failure.__traceback__))
+
+
+def _clipped(text: str, most: int) -> str:
+    """Return a text with its middle left out where it is too long."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 @cache

@@ -74,6 +74,8 @@ class Slice:
     #: What trains them, and the metric that it has to report; None is the built-in network.
     trainable: TrainableSpec | None = None
     metric: str = ""
+    #: Name of the study.
+    study: str = ""
     #: Of the best trial so far. Those that end here and reach it may be the best now, and are judged on the test part,
     #: also where no task asks for that.
     bar: Bar | None = None

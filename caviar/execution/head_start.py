@@ -51,6 +51,8 @@ class HeadStart(Executor):
         self._here = InlineExecutor()
         self._data: Dataset | None = None
         self._is_loaded = False
+        #: Whether the other executor has been ready: from then on all goes there, also while it has no workers.
+        self._is_over = False
         self._made: Executor | None = None
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -91,8 +93,9 @@ class HeadStart(Executor):
     def submit(self, slice: Slice) -> Job:
         """See :meth:`Executor.submit`."""
         self._look()
-        is_ready = self._other is not None and self._other.is_ready
-        if not is_ready and slice.expected_s <= _LONGEST_S:
+        self._is_over = self._is_over or (self._other is not None and self._other.is_ready)
+        # what has killed workers would kill this process, and so might what a user's function does
+        if not self._is_over and slice.trainable is None and slice.expected_s <= _LONGEST_S:
             return self._here.submit(slice)
         job = _Handed(slice)
         if self._other is not None:

@@ -80,7 +80,7 @@ def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress[Tra
 
 def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
     """Train each task by a function of the user's."""
-    from caviar.training.function import loaded, reported
+    from caviar.training.function import reported
 
     spec, metric = slice.trainable, slice.metric
     assert spec is not None
@@ -88,8 +88,7 @@ def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
     def train(attempt: Attempt) -> None:
         task = attempt.task
         bars, rows = dict(task.bars), list[dict[str, float]]()
-        loaded(spec)  # perhaps with a BLAS of its own
-        found = reported(spec, task.key, task.params, task.last_epoch, data, metric)
+        found = reported(spec, slice.study, task.key, task.params, task.last_epoch, data, metric)
         with one_thread(spec.file), closing(found), attempt.keeping(rows):
             for metrics in found:
                 if not math.isfinite(metrics[metric]):

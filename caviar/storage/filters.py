@@ -67,9 +67,9 @@ class Known:
     metrics: Sequence[str]
 
 
-def known_metrics(metric: str, seen: Sequence[str], kind: str) -> list[str]:
-    """Return the metrics that a study has or will have."""
-    usual = (*EPOCH_METRICS, "test_accuracy") if kind == "caviar" else ()
+def known_metrics(metric: str, seen: Sequence[str], *, is_network: bool) -> list[str]:
+    """Return the metrics that a study has or will have; those of the built-in network are known before any is seen."""
+    usual = (*EPOCH_METRICS, "test_accuracy") if is_network else ()
     return list(dict.fromkeys((metric, *seen, *usual)))
 
 

@@ -400,8 +400,10 @@ class SqlStorage(Storage):
     def _filters(self, connection: Connection, key: StudyKey) -> Filters:
         seen = self._metrics(connection, key)
         params = dict.fromkeys(self._names.known(connection, key.id, "param"))
-        params.update(dict.fromkeys(studies.read_spec(connection, key).space))
-        known = Known(key.metric, list(params), known_metrics(key.metric, seen, key.kind))
+        spec = studies.read_spec(connection, key)
+        params.update(dict.fromkeys(spec.space))
+        is_network = key.kind == "caviar" and spec.trainable is None
+        known = Known(key.metric, list(params), known_metrics(key.metric, seen, is_network=is_network))
         return Filters(known, self._db.dialect)
 
     def _trial_rows(self, connection: Connection, key: StudyKey, trials: Sequence[Trial]) -> list[tuple[Any, ...]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-import inspect
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ def trainable_spec(given: str | Path | Callable[..., Any]) -> TrainableSpec:
     file, function = _named(str(given)) if isinstance(given, str | Path) else _place(given)
     path = Path(file).expanduser().absolute()
     source = _read(path)
-    names = _names(_parsed(source, path))
+    names = _names(_parsed(source, path).body)
+    if names.get(function, False):
+        raise TrainableError(f"expected {function!r} in {str(path)!r} to be no coroutine; write it with def, not async")
     if function not in names:
         near = difflib.get_close_matches(function, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -43,15 +45,30 @@ def trainable_spec(given: str | Path | Callable[..., Any]) -> TrainableSpec:
 
 
 def is_same_code(one: TrainableSpec, other: TrainableSpec) -> bool:
-    """Return whether two files do the same under one name: comments, blank lines and layout do not count."""
+    """Return whether two files do the same under one name.
+
+    Comments, blank lines, layout, and what stands below `if __name__ == "__main__":` do not count.
+    """
     if one.function != other.function:
         return False
     if one.source == other.source:
         return True
     try:
-        return ast.dump(ast.parse(one.source)) == ast.dump(ast.parse(other.source))
-    except (SyntaxError, ValueError):
+        return _told(one.source) == _told(other.source)
+    except (SyntaxError, ValueError, RecursionError):
         return False
+
+
+def _told(source: str) -> str:
+    """Return what a module does when it is imported, without layout, and without what it does as a script."""
+    module = ast.parse(source)
+    module.body = [node for node in module.body if not _is_main_guard(node)]
+    return ast.dump(module)
+
+
+def _is_main_guard(node: ast.stmt) -> bool:
+    """Return whether it is `if __name__ == "__main__":` without an else."""
+    return isinstance(node, ast.If) and not node.orelse and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
 def check_unchanged(spec: TrainableSpec, study: str) -> None:
@@ -111,18 +128,18 @@ def _place(function: Any) -> tuple[str, str]:
     """Return file and name of a function."""
     if not callable(function):
         raise TrainableError(f"expected a function, or FILE.py:FUNCTION, found {function!r:.60}")
-    name = getattr(function, "__qualname__", type(function).__name__)
-    try:
-        file = inspect.getsourcefile(function)
-    except TypeError:
-        file = None
+    shown = getattr(function, "__qualname__", None) or type(function).__name__
+    # of what a decorator made, these are those of what was decorated
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
     if file is None or not Path(file).is_file():
-        raise TrainableError(f"expected {name!r} in a Python file, which workers can load; write it to one")
-    if not name.isidentifier():
+        raise TrainableError(f"expected {shown!r} in a Python file, which workers can load; write it to one")
+    names = [name for name, value in vars(module).items() if value is function]
+    if not names:
         raise TrainableError(
-            f"expected a function at the top of {file!r}, which workers find by its name, found {name!r}; move it there"
+            f"expected a function at the top of {file!r}, which workers find by name, found {shown!r}; move it there"
         )
-    return file, name
+    return file, shown if shown in names else names[0]
 
 
 def _read(path: Path) -> str:
@@ -137,20 +154,29 @@ def _read(path: Path) -> str:
 def _parsed(source: str, path: Path) -> ast.Module:
     try:
         return ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+    except (SyntaxError, ValueError, RecursionError) as error:
+        at = getattr(error, "lineno", None)
+        line = "" if at is None else f", line {at}"
         raise TrainableError(f"{str(path)!r} is not valid Python{line}: {getattr(error, 'msg', error)}") from error
 
 
-def _names(module: ast.Module) -> set[str]:
-    """Return the names that the file itself gives to something that may be called."""
-    names: set[str] = set()
-    for node in module.body:
+def _names(body: Sequence[ast.stmt]) -> dict[str, bool]:
+    """Return the names that a file gives to what may be called, each with whether it is a coroutine."""
+    names: dict[str, bool] = {}
+    for node in body:
         match node:
             case ast.FunctionDef() | ast.ClassDef():
-                names.add(node.name)
+                names[node.name] = False
+            case ast.AsyncFunctionDef():
+                names[node.name] = True
             case ast.ImportFrom():
-                names.update(alias.asname or alias.name for alias in node.names)
-            case ast.Assign():
-                names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+                names |= {alias.asname or alias.name: False for alias in node.names}
+            case ast.Assign() | ast.AnnAssign():
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+                names |= {name.id: False for name in found}
+            case ast.If() | ast.Try() | ast.With():
+                inner = [*node.body, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
+                inner += [each for handler in getattr(node, "handlers", ()) for each in handler.body]
+                names |= _names(inner)
     return names

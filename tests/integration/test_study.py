@@ -266,9 +266,7 @@ def test_more_workers_than_a_machine_could_hold_are_refused(storage: Storage) ->
     """Each is a process: a mistyped number would fill the memory, and could hardly be interrupted."""
     study = create_study("s", data="iris", epochs=1, storage=storage)
 
-    with pytest.raises(
-        ExecutorError, match=r"at most \d+ workers on this machine of \d+ cores, found 9999"
-    ):
+    with pytest.raises(ExecutorError, match=r"at most \d+ workers on this machine of \d+ cores, found 9999"):
         study.sweep(1, n_workers=9999)
     assert study.trials() == []
 

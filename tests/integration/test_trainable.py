@@ -48,6 +48,22 @@ def raises(task):
 def leaves(task):
     raise SystemExit(3)
 
+class Unspeakable(BaseException):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def shouts(task):
+    raise Unspeakable
+
+def talks(task):
+    raise ValueError("x" * 1_000_000)
+
+def dies(task):
+    import os
+    if task.number == 3:
+        os._exit(0)
+    return task.params["rate"]
+
 def learns(task):
     from sklearn.linear_model import LogisticRegression
     model = LogisticRegression(C=task.params["rate"], max_iter=200).fit(task.data.train.x, task.data.train.y)
@@ -140,6 +156,8 @@ def test_pruning_ends_trials_and_is_the_same_when_interrupted(storage: Storage, 
         ("diverges", Reason.DIVERGED, "diverged at epoch 2", 1),
         ("raises", Reason.ERROR, "KeyError: 'units", 1),
         ("leaves", Reason.ERROR, "SystemExit: 3", 0),
+        ("shouts", Reason.ERROR, "Unspeakable: (its text raises RuntimeError)", 0),
+        ("talks", Reason.ERROR, "ValueError: xxx", 0),
     ],
 )
 def test_what_goes_wrong_is_an_outcome(
@@ -155,9 +173,21 @@ def test_what_goes_wrong_is_an_outcome(
     for trial in trials:
         assert (trial.reason, trial.epoch, len(study.reports(trial))) == (reason, epoch, epoch)
         assert (trial.error or "").startswith(error)
+        assert len(trial.error or "") + len(trial.traceback or "") < 110_000
         if reason is Reason.ERROR:
             assert trial.traceback is not None
             assert trial.traceback.splitlines()[1].strip().startswith(f'File "{file}", line')
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_function_that_kills_its_worker_is_lost_and_the_rest_is_trained(storage: Storage, file: Path) -> None:
+    """Its process, each time it is tried, and never the one that sweeps."""
+    result = make_study(storage, file, "dies").sweep(8, n_workers=1)
+
+    trials = storage.trials("s", sort="number")
+    assert [trial.number for trial in trials if trial.state is TrialState.FAIL] == [3]
+    assert (trials[3].reason, result.progress.n_complete) == (Reason.LOST, 7)
 
 
 def test_a_study_goes_on_with_the_same_code_alone(storage: Storage, file: Path) -> None:

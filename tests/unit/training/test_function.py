@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from caviar.errors import TrainableError
-from caviar.training.function import loaded, reported
+from caviar.training.dataset import Dataset, Examples
+from caviar.training.function import reported
 from caviar.training.source import trainable_spec
 
 Run = Callable[..., list[dict[str, float]]]
@@ -23,11 +25,17 @@ def run(tmp_path: Path) -> Run:
     """Return what writes a function to a file, and runs it as trial 3 of the study of seed 7."""
 
     def run(
-        code: str, *, epochs: int = 3, metric: str = "loss", number: int = 3, **params: Any
+        code: str,
+        *,
+        epochs: int = 3,
+        metric: str = "loss",
+        number: int = 3,
+        data: Dataset | None = None,
+        **params: Any,
     ) -> list[dict[str, float]]:
         file = tmp_path / "mine.py"
         file.write_text(code)
-        return list(reported(trainable_spec(str(file)), (7, number), params, epochs, None, metric))
+        return list(reported(trainable_spec(str(file)), "s", (7, number), params, epochs, data, metric))
 
     return run
 
@@ -70,7 +78,9 @@ def test_numbers_come_in_many_ways(run: Run, body: str, expected: list[dict[str,
     ("body", "message"),
     [
         ("return None", "to report numbers by name, as {'loss': 0.3}, found {'loss': None}"),
-        ("return 'good'", "to report numbers by name"),
+        ("return '123'", "to report numbers by name"),
+        ("yield {'loss': '0.5'}", "to report numbers by name"),
+        ("yield {'loss': 1, 'a\\0b': 2}", "to report numbers by name"),
         ("yield {'los': 1}", "expected metric 'loss' among what mine.py:train reports, found los"),
         ("yield {}", "expected metric 'loss' among what mine.py:train reports, found nothing"),
         ("yield {3: 1}", "numbers by name"),
@@ -86,11 +96,11 @@ def test_what_is_no_report_is_refused(run: Run, body: str, message: str) -> None
         run(f"def train(task):\n    {body}\n")
 
 
-def test_a_coroutine_and_what_is_no_function_are_refused(run: Run) -> None:
-    with pytest.raises(TrainableError, match="to be no coroutine"):
-        run("def train(task):\n    async def later(): return 1\n    return later()\n")
+def test_what_is_no_function_is_refused(run: Run) -> None:
     with pytest.raises(TrainableError, match=r"expected a function 'train' in .*, found 3"):
         run("train = 3\n")
+    with pytest.raises(TrainableError, match=r"expected a function 'train' in .*, found None"):
+        run("if False:\n    def train(task): return 1\n")
 
 
 def test_a_function_goes_to_its_own_end(run: Run, tmp_path: Path) -> None:
@@ -135,16 +145,96 @@ def test_what_is_printed_is_talk(run: Run, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr() == ("", "loaded\ntrained\n")
 
 
-def test_what_lies_beside_a_file_can_be_imported(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where Python itself runs it; the file is loaded once, and knows where it is."""
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    (tmp_path / "lies_beside.py").write_text("LOSS = 0.25\n")
-    code = "import lies_beside, os\nfrom pathlib import Path\ndef train(task):\n    return lies_beside.LOSS\n"
+def test_what_lies_beside_a_file_can_be_imported(tmp_path: Path) -> None:
+    """As where Python itself runs it; files of the same names beside two functions are not mixed up."""
+    specs = []
+    for value in (0.25, 0.5):
+        folder = tmp_path / str(value)
+        (folder / "pack").mkdir(parents=True)
+        (folder / "lies_beside.py").write_text(f"LOSS = {value}\n")
+        (folder / "pack" / "__init__.py").touch()
+        (folder / "pack" / "late.py").write_text(f"LOSS = {value}\n")
+        file = folder / "mine.py"
+        file.write_text(
+            "import lies_beside\n"
+            "def train(task):\n"
+            "    from pack import late\n"
+            "    return {'loss': lies_beside.LOSS, 'late': late.LOSS}\n"
+        )
+        specs.append(trainable_spec(str(file)))
+    path, modules = sys.path[:], set(sys.modules)
 
-    assert run(code) == [{"loss": 0.25}]
-    spec = trainable_spec(str(tmp_path / "mine.py"))
-    assert loaded(spec) is loaded(spec)
-    assert loaded(spec).__globals__["__file__"] == str(tmp_path / "mine.py")  # type: ignore[attr-defined]
+    for _ in range(2):
+        for value, spec in zip((0.25, 0.5), specs, strict=True):
+            assert list(reported(spec, "s", (7, 3), {}, 1, None, "loss")) == [{"loss": value, "late": value}]
+
+    assert sys.path == path
+    assert not {"lies_beside", "pack", "pack.late", "mine"} & (set(sys.modules) - modules)
+
+
+def test_a_file_is_run_once_and_as_python_does(run: Run, tmp_path: Path) -> None:
+    """It knows where it is, its annotations are what they are, and two functions of it share its variables."""
+    code = (
+        "from dataclasses import dataclass\n"
+        "from pathlib import Path\n"
+        "with Path(__file__).with_name('log').open('a') as log: log.write('loaded ')\n"
+        "@dataclass\n"
+        "class Config:\n"
+        "    rate: float\n"
+        "def train(task):\n"
+        "    assert Config.__annotations__ == {'rate': float}\n"
+        "    return Config(**task.params).rate\n"
+    )
+    assert run(code, rate=0.5) == run(code, rate=0.5) == [{"loss": 0.5}]
+    assert (tmp_path / "log").read_text() == "loaded "
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_what_a_file_defines_can_be_sent_to_other_processes(run: Run, method: str) -> None:
+    """They import the file by its name."""
+    code = (
+        "from multiprocessing import get_context\n"
+        "def square(value): return value * value\n"
+        "def train(task):\n"
+        f"    with get_context({method!r}).Pool(1) as pool:\n"
+        "        return sum(pool.map(square, range(4)))\n"
+    )
+    assert run(code) == [{"loss": 14.0}]
+
+
+def test_a_module_of_whoever_sweeps_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a script has imported the file itself, or another of its name."""
+    (tmp_path / "json.py").write_text("def train(task):\n    return __name__ == 'json'\n")
+    (tmp_path / "imported.py").write_text("def train(task):\n    return __name__ == 'imported'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import imported  # type: ignore[import-not-found]
+
+    for name, is_own in (("imported", 1.0), ("json", 0.0)):
+        before = sys.modules[name]
+        spec = trainable_spec(str(tmp_path / f"{name}.py"))
+        assert list(reported(spec, "s", (7, 3), {}, 1, None, "loss")) == [{"loss": is_own}]
+        assert sys.modules[name] is before
+    assert imported is sys.modules["imported"]
+
+
+def test_data_is_a_copy_for_each_trial(run: Run) -> None:
+    """What one trial writes into it is no other's."""
+    part = Examples(np.ones((4, 2), np.float32), np.zeros(4, np.int64))
+    data = Dataset("made", part, part, part, ("a", "b"), ("f", "g"), "f" * 64)
+    code = "def train(task):\n    task.data.train.x[:] += task.number\n    return task.data.train.x.sum()\n"
+
+    assert run(code, data=data, number=1) == [{"loss": 16.0}]
+    assert run(code, data=data, number=2) == [{"loss": 24.0}]
+    assert data.train.x.sum() == 8
+
+
+def test_stdout_may_be_closed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is standard error under another name, which others need."""
+    assert run("import sys\ndef train(task):\n    sys.stdout.close()\n    print('more')\n    return 1\n") == [
+        {"loss": 1}
+    ]
+    print("talk", file=sys.stderr)
+    assert capsys.readouterr().err == "more\ntalk\n"
 
 
 def test_pytorch_is_seeded_and_has_one_thread(run: Run) -> None:
@@ -163,3 +253,29 @@ def test_pytorch_is_seeded_and_has_one_thread(run: Run) -> None:
     assert first == run(code)
     assert first[0]["threads"] == 1
     assert first != run(code, number=4)
+
+
+def test_pytorch_is_seeded_wherever_it_is_imported(tmp_path: Path) -> None:
+    """In a process that has not imported it before, by another file than the function's own."""
+    pytest.importorskip("torch")
+    (tmp_path / "helps.py").write_text(
+        "import torch\ndef draw(): return float(torch.rand(1)), torch.get_num_threads()\n"
+    )
+    (tmp_path / "mine.py").write_text(
+        "def train(task):\n    from helps import draw\n    drawn, threads = draw()\n"
+        "    return {'loss': drawn, 'threads': threads}\n"
+    )
+    script = (
+        "from caviar.training.function import reported\n"
+        "from caviar.training.source import trainable_spec\n"
+        f"spec = trainable_spec({str(tmp_path / 'mine.py')!r})\n"
+        "for number in NUMBERS: print(number, *reported(spec, 's', (7, number), {}, 1, None, 'loss'))\n"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", script.replace("NUMBERS", numbers)], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for numbers in ("(1, 2)", "(2, 1)")
+    ]
+    assert told[0] == told[1][::-1]
+    assert all(line.endswith("'threads': 1.0}") for line in told[0])

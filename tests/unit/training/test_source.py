@@ -94,3 +94,59 @@ def test_comments_and_layout_do_not_make_other_code(file: Path) -> None:
     file.unlink()
     with pytest.raises(TrainableError, match=r"where nothing is now; say where it went: --trainable FILE.py:train"):
         check_unchanged(spec, "s")
+
+
+def test_a_decorated_function_is_the_one_of_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of the same name beside the decorator; what a partial or a class makes is named as it is called there."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "decorating.py").write_text(
+        "import functools\ndef deco(f):\n    @functools.wraps(f)\n    def g(task): return f(task)\n    return g\n"
+        "def train(task): return -1.0\n"
+    )
+    (tmp_path / "decorated.py").write_text(
+        "from decorating import deco\n@deco\ndef train(task): return 42.0\nsmall = lambda task: 1.0\n"
+        "class Net:\n    def __call__(self, task): return 2.0\nnet = Net()\n"
+    )
+    import decorated  # type: ignore[import-not-found]
+
+    for name in ("train", "small", "net"):
+        found = trainable_spec(getattr(decorated, name))
+        assert (Path(found.file).name, found.function) == ("decorated.py", name)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "try:\n    import absent\nexcept ImportError:\n    def train(task): return 1\n",
+        "if True:\n    pass\nelse:\n    def train(task): return 1\n",
+        "from typing import Any\ntrain: Any = lambda task: 1\n",
+        "train, other = (lambda task: 1), 2\n",
+    ],
+)
+def test_a_name_is_found_wherever_a_file_gives_it(tmp_path: Path, code: str) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    assert trainable_spec(str(tmp_path / "mine.py")).function == "train"
+
+
+def test_a_coroutine_and_what_nobody_can_parse_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    for code, message in (
+        ("async def train(task): return 1\n", "to be no coroutine; write it with def, not async"),
+        ("x = " + "+".join(["1"] * 20_000) + "\ndef train(task): return 1\n", "is not valid Python: .*recursion"),
+        ("def train(task): return '\0'\n", "is not valid Python: source code string cannot contain null bytes"),
+    ):
+        file.write_text(code)
+        with pytest.raises(TrainableError, match=message):
+            trainable_spec(str(file))
+
+
+def test_what_a_script_does_is_not_what_its_function_is(file: Path) -> None:
+    """How many trials it asks for below its main guard may change."""
+    guard = "\nif __name__ == '__main__':\n    sweep(n_trials={})\n"
+    file.write_text(CODE + guard.format(2))
+    spec = trainable_spec(str(file))
+
+    file.write_text(CODE + guard.format(4))
+    check_unchanged(spec, "s")
+    file.write_text(CODE + guard.format(4) + "else:\n    def train(task): return 2.0\n")
+    assert not is_same_code(trainable_spec(str(file)), spec)
