@@ -76,7 +76,8 @@ class Study:
 
     @property
     def preparation(self) -> Preparation:
-        """How the data was prepared, to prepare other examples alike; raises as :attr:`data` does."""
+        """How the data was prepared, to prepare other examples alike; raises as :meth:`model` does."""
+        self._refuse_function()
         return self._load()[1]
 
     @property

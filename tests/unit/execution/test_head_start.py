@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from caviar.execution.head_start import HeadStart
 from caviar.execution.inline import InlineExecutor
 from caviar.execution.worker import run_slice
 from caviar.training.dataset import Dataset
+from caviar.training.source import trainable_spec
 
 DEADLINE_S = 60.0
 #: More than a Ray takes to start, and more than a slice that this process trains.
@@ -30,6 +33,7 @@ class Start:
         self.trained: list[int] = []
         self.n_calls = 0
         self.is_closed = False
+        self.has_workers = True
 
     def __call__(self) -> Executor:
         self.n_calls += 1
@@ -39,13 +43,17 @@ class Start:
         start = self
 
         class Noting(InlineExecutor):
+            @property
+            def is_ready(self) -> bool:
+                return start.has_workers
+
             def close(self) -> None:
                 start.is_closed = True
                 super().close()
 
         return Noting(self._run)
 
-    def _run(self, slice: Slice, data: Dataset) -> list[TrialOutcome]:
+    def _run(self, slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
         self.trained += [task.number for task in slice.tasks]
         return run_slice(slice, data)
 
@@ -151,3 +159,43 @@ def test_an_executor_that_was_never_needed_closes(data: Dataset, start: Start) -
     executor.close()
 
     assert start.n_calls == 0
+
+
+def test_where_the_workers_have_died_nothing_is_trained_here_again(
+    data: Dataset, make_task: MakeTask, start: Start
+) -> None:
+    """What has killed them would kill this process, too."""
+    start.may_end.set()
+    executor = HeadStart(start, at_once=True)
+    executor.load(data)
+    while 1 not in start.trained:
+        outcome_of(executor, executor.submit(slice_of(make_task(1))))
+
+    start.has_workers = False
+    outcome_of(executor, executor.submit(slice_of(make_task(2))))
+
+    assert 2 in start.trained
+    executor.close()
+
+
+def test_a_function_of_the_users_waits_for_the_workers(
+    data: Dataset, make_task: MakeTask, start: Start, tmp_path: Path
+) -> None:
+    """However short it is: it may do what it wants to its process."""
+    (tmp_path / "mine.py").write_text("def train(task):\n    return 0.5\n")
+    slice = Slice(
+        tasks=(replace(make_task(1), until=1),),
+        kernel="",
+        trainable=trainable_spec(str(tmp_path / "mine.py")),
+        metric="loss",
+    )
+    executor = HeadStart(start, at_once=False)
+    executor.load(data)
+
+    job = executor.submit(slice)
+    assert executor.wait([job], 0.0) == []
+    start.may_end.set()
+
+    assert outcome_of(executor, job).reports.last == {"loss": 0.5}
+    assert start.trained == [1]
+    executor.close()
