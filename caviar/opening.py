@@ -11,7 +11,7 @@ from caviar.bootstrap import make_storage
 from caviar.checks import truth, whole
 from caviar.data import default_source, has_columns, load_prepared, resolve
 from caviar.errors import SettingsError, SpaceError, StorageError, StudyMismatch, StudyNotFound
-from caviar.records import DataSpec, StudySpec, StudySummary
+from caviar.records import DataSpec, StudySpec, StudySummary, TrainableSpec
 from caviar.space import Domain, SearchSpace, Value
 from caviar.storage import Storage
 from caviar.study import Study
@@ -85,8 +85,7 @@ def create_study(
     asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if space is not None:
         asked["space"] = space.to_dict()
-    if code is not None or not _is_trained_by_function(name, storage):
-        check_asked(asked, code)
+    check_asked(asked, code or _function_of(name, storage))
     opened = storage if isinstance(storage, Storage) else make_storage(storage)
     try:
         found = opened.get_study(name)
@@ -101,6 +100,8 @@ def create_study(
             return Study(opened.create_study(spec), opened, prepared)
         except StudyMismatch:  # another process was faster
             found = opened.get_study(name)
+    if data is None and target is not None and not found.data.source:
+        raise SettingsError(f"study {name!r} has no data, and so no target: leave --target out")
     if data is not None or target is not None:
         wanted = replace(found.data, target=target) if data is None else resolve(data, target)
         if target is None and has_columns(wanted):
@@ -127,18 +128,18 @@ def _continued(found: StudySpec, asked: dict[str, Any], new_space: bool, storage
     return storage.get_study(found.name)
 
 
-def _is_trained_by_function(name: str, storage: str | Storage | None) -> bool:
-    """Return whether there is such a study, without making a database."""
+def _function_of(name: str, storage: str | Storage | None) -> TrainableSpec | None:
+    """Return what trains a study, if it is there and that is a function; no database is made."""
     try:
         if isinstance(storage, Storage):
-            return storage.get_study(name).trainable is not None
+            return storage.get_study(name).trainable
         opened = make_storage(storage, create=False)
         try:
-            return opened.get_study(name).trainable is not None
+            return opened.get_study(name).trainable
         finally:
             opened.close()
     except StorageError:
-        return False
+        return None
 
 
 def load_study(name: str, *, storage: str | Storage | None = None) -> Study:

@@ -27,7 +27,7 @@ from caviar.repeats import Retest, retest_study
 from caviar.storage import Storage
 from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers
 from caviar.training.dataset import Dataset
-from caviar.training.source import check_unchanged, refuse_loading
+from caviar.training.source import refuse_loading, unchanged
 from caviar.wording import command
 
 if TYPE_CHECKING:
@@ -143,8 +143,9 @@ class Study:
 
         self.spec = self.storage.get_study(self.name)  # whose space another process may have changed meanwhile
         refuse_loading(self.name)
-        if self.spec.trainable is not None:
-            check_unchanged(self.spec.trainable, self.name)
+        spec = self.spec
+        if spec.trainable is not None:
+            spec = replace(spec, trainable=unchanged(spec.trainable, self.name))
         if n_trials is not None and self._is_done(n_trials):  # no Ray need be started for that
             address, n_workers = None, 0
         with ThreadPoolExecutor(1) as beside:  # while this process joins a cluster
@@ -154,7 +155,7 @@ class Study:
             data = preparing.result()
             return sweep(
                 self.storage,
-                self.spec,
+                spec,
                 data,
                 executor,
                 n_trials or 0,
@@ -330,14 +331,14 @@ class Study:
         data, preparation = self._load()
         nursery = self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted)
         try:
-            state = nursery.last_state(then) if then.epoch == chosen.epoch else nursery.earlier_state(then)
-            if state.batch:  # stopped within an epoch: its value is that of the last whole one
-                state = nursery.earlier_state(then)
+            state, params = nursery.last_state(chosen) if then is chosen else None, then.params
+            if state is None or state.batch:  # stopped within an epoch, its value is that of the last whole one
+                state, params = nursery.earlier_state(then)
         finally:
             nursery.executor.close()
         if is_interrupted():  # while what cannot be interrupted was done
             raise KeyboardInterrupt
-        return model_of(then, state, preparation, data.fingerprint)
+        return model_of(replace(then, params=params), state, preparation, data.fingerprint)
 
     def _as_of(self, trial: Trial, epoch: int | str) -> Trial:
         """Return a trial as it was at the end of one of its epochs."""

@@ -192,7 +192,7 @@ def check_asked(asked: dict[str, Any], trainable: TrainableSpec | None) -> None:
         raise SettingsError(f"unknown metric {metric!r} (known: {', '.join(EPOCH_METRICS)})")
     if trainable is None and direction not in (None, clear_direction(metric or "val_accuracy")):
         raise SettingsError(
-            f"a direction is for metrics of a trainable; leave it out: {metric or 'val_accuracy'} has its own"
+            "a direction is for metrics of a trainable; leave it out: those of the network have their own"
         )
     if "space" in asked:
         space = SearchSpace.from_dict(asked["space"])

@@ -23,10 +23,10 @@ def command(*words: str, storage: str | None = None) -> str:
         words: as `panda`, `start` and the name of a trial.
         storage: the URL that was given, if one was; its password is not shown.
     """
-    return shlex.join(("caviar", *words, *(("--storage", _without_password(storage)) if storage else ())))
+    return shlex.join(("caviar", *words, *(("--storage", without_passwords(storage)) if storage else ())))
 
 
-def _without_password(url: str) -> str:
-    """Return a URL that may be shown: what is printed is kept in logs."""
-    without = re.sub(r"(?<=://)([^/@:]*):.*@", r"\1:***@", url)
-    return re.sub(r"(?<=[?&])(password=)[^&]*", r"\1***", without)
+def without_passwords(text: str) -> str:
+    """Hide the passwords of URLs in a text: what is printed is kept in logs."""
+    text = re.sub(r"(:/+[^\s:/@'\"]*:)[^\s'\"]*@", r"\1***@", text)
+    return re.sub(r"([?&]\w*pass\w*=)[^\s&'\"]*", r"\1***", text)

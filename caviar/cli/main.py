@@ -68,14 +68,9 @@ def _run(words: list[str]) -> object:
 
 def _say(message: str, kind: str = "error: ") -> None:
     from caviar.cli.tables import shown
+    from caviar.wording import without_passwords
 
-    print(f"caviar: {kind}{shown(_without_passwords(message))}", file=sys.stderr)
-
-
-def _without_passwords(message: str) -> str:
-    """Hide the password of a URL that was typed where none was expected, and is quoted back."""
-    message = re.sub(r"(:/+[^\s:/@'\"]*:)[^\s'\"]*@", r"\1***@", message)
-    return re.sub(r"([?&]\w*pass\w*=)[^\s&'\"]*", r"\1***", message)
+    print(f"caviar: {kind}{shown(without_passwords(message))}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:

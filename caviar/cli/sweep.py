@@ -75,11 +75,11 @@ def run_sweep(
             on_progress=display.update,
             is_interrupted=is_interrupted,
         )
-    study.storage.close()
     if as_json:
         print(json.dumps(_summary(result)))
     else:
         _print_best(study, result, storage)
+    study.storage.close()
     if result.interrupted:
         print("caviar: interrupted; run the same command to go on", file=sys.stderr)
         return 130

@@ -28,15 +28,16 @@ class Attempt:
 
     Args:
         task: what is to be done.
+        metrics: that it reports, until more is known.
         file: of the user's code, where a traceback is to begin.
     """
 
-    def __init__(self, task: TrialTask, file: str | None = None) -> None:
+    def __init__(self, task: TrialTask, metrics: tuple[str, ...] = EPOCH_METRICS, file: str | None = None) -> None:
         self.task = task
         self._file = file
         self.epoch = 0
         self.state: TrainState | None = task.state
-        self.reports = Reports(1, EPOCH_METRICS, np.empty((0, len(EPOCH_METRICS))))
+        self.reports = Reports(1, metrics, np.empty((0, len(metrics))))
         #: What it gives on the test part, where it is judged.
         self.judged: dict[str, float] | None = None
         self._reason: Reason | None = None

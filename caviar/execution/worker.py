@@ -11,7 +11,7 @@ import numpy as np
 from caviar.execution.attempt import Attempt
 from caviar.execution.base import Bar, Outcomes, Slice, TrialOutcome, TrialTask
 from caviar.nn.kernel import Kernel, choose_kernel
-from caviar.nn.threads import one_thread
+from caviar.nn.threads import one_thread, one_thread_each
 from caviar.records import Reports
 from caviar.training.advance import advance, initial_state, test_metrics
 from caviar.training.base import Progress
@@ -89,7 +89,7 @@ def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
         task = attempt.task
         bars, rows = dict(task.bars), list[dict[str, float]]()
         found = reported(spec, slice.study, task.key, task.params, task.last_epoch, data, metric)
-        with one_thread(spec.file), closing(found), attempt.keeping(rows):
+        with one_thread_each(), closing(found), attempt.keeping(rows):
             for metrics in found:
                 if not math.isfinite(metrics[metric]):
                     attempt.diverge(len(rows) + 1)
@@ -100,4 +100,4 @@ def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
                     attempt.fall_behind(bar, len(rows), metrics)
                     break
 
-    return Outcomes([Attempt(task, spec.file).run(train) for task in slice.tasks])
+    return Outcomes([Attempt(task, (metric,), spec.file).run(train) for task in slice.tasks])

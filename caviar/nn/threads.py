@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from functools import cache
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 
 from threadpoolctl import ThreadpoolController
+
+#: What libraries ask for the number of their threads when they are loaded.
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def one_thread(kernel: str) -> AbstractContextManager[object]:
@@ -19,11 +25,27 @@ def one_thread(kernel: str) -> AbstractContextManager[object]:
     return limit
 
 
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Give each library of this process one thread meanwhile, those that are loaded meanwhile, too."""
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    os.environ.update(dict.fromkeys(_VARIABLES, "1"))
+    try:
+        with _threadpools(f"with {len(sys.modules)} modules").limit(limits=1):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def blas_threads() -> int:
     """Return how many threads the BLAS of this process would use."""
     return max((library.num_threads for library in ThreadpoolController().lib_controllers), default=1)
 
 
-@cache
-def _threadpools(kernel: str) -> ThreadpoolController:
+@lru_cache(maxsize=32)
+def _threadpools(loaded: str) -> ThreadpoolController:
     return ThreadpoolController()

@@ -11,7 +11,7 @@ from caviar.panda.course import Course, fold
 from caviar.panda.found import found_branch
 from caviar.panda.revive import applied_of, history_of
 from caviar.panda.shelf import Shelf, best_epoch, pinned
-from caviar.panda.verbs import choose_checkpoints
+from caviar.panda.verbs import choose_checkpoints, note_on_best
 from caviar.records import Intervention, Session, Status, StudySpec, Trial
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
@@ -61,9 +61,9 @@ def _branch(
     shelf = Shelf(root, spec, trial.number, storage.identity)
     history = history_of(storage.reports(spec.name, trial.number), trial.epoch)
     epochs = fold(Course(session.start_params, session.settings.get("epochs")), applied).epochs
-    warning = ""
+    warning, best = "", best_epoch(history, spec)
     try:
-        for target in choose_checkpoints(current, asked.arguments, trial.epoch, best_epoch(history, spec), left_behind):
+        for target in choose_checkpoints(current, asked.arguments, trial.epoch, best, left_behind):
             try:
                 shelf.load(target)
             except CheckpointError as error:
@@ -81,7 +81,8 @@ def _branch(
     answered = replace(
         answered,
         status=Status.APPLIED,
-        message=f"{made.name} goes on from epoch {target.epoch}: {command('panda', 'start', made.name)}{warning}",
+        message=f"{made.name} goes on from epoch {target.epoch}: {command('panda', 'start', made.name)}"
+        f"{note_on_best(asked.arguments, best, target, current)}{warning}",
         sequence=max((i.sequence or 0 for i in applied), default=0) + 1,
         epoch=last.epoch,
         batch=last.batch,

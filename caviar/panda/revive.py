@@ -171,31 +171,46 @@ def end_state(revived: Revived, trial: Trial, trainer: Trainer) -> TrainState:
 
 
 def passed_state(
-    storage: Storage, spec: StudySpec, session: Session, trial: Trial, shelf: Shelf, trainer: Trainer
-) -> TrainState:
-    """Return the state in which a babysat trial was at the end of an epoch, `trial.epoch`, on the timeline in force.
+    storage: Storage,
+    spec: StudySpec,
+    session: Session,
+    trial: Trial,
+    shelf: Shelf,
+    trainer: Trainer,
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> Passed:
+    """Return how a babysat trial stood at the end of an epoch, `trial.epoch`, on the timeline in force.
 
     It comes from a checkpoint, or the run is retraced from its start.
 
     Raises:
         CheckpointError: neither can be had.
+        KeyboardInterrupt: interrupted on the way.
     """
-    point = (trial.epoch, 0)
+    point, epochs = (trial.epoch, 0), session.settings.get("epochs")
     for checkpoint in reversed(storage.sessions.checkpoints(spec.name, trial.number)):
         if not checkpoint.abandoned and (checkpoint.epoch, checkpoint.batch) == point:
             with suppress(CheckpointError):
-                return shelf.load(checkpoint).state
-    passed: dict[Point, TrainState] = {}
+                loaded = shelf.load(checkpoint)
+                return Passed(loaded.state, Course(loaded.params, epochs))
+    beginning = Course(session.start_params, epochs)
+    if trial.parent is None and trial.epoch < session.settings.get("start_epoch", 0):
+        return Passed(retrained(trainer, session.start_params, trial.epoch), beginning)
+    found: Passed | None = None
 
     def keep(now: Passed, intervention: Intervention | None) -> None:
-        passed[now.state.point] = now.state  # the last time that it is passed is that of the timeline in force
+        nonlocal found
+        if is_interrupted():
+            raise KeyboardInterrupt
+        if now.state.point == point:  # the last time that it is passed is that of the timeline in force
+            found = now
 
     start = start_state(storage, spec, session, trial, shelf, trainer)
-    beginning = Course(session.start_params, session.settings.get("epochs"))
+    keep(Passed(start, beginning), None)
     Retrace(trainer, Passed(start, beginning), applied_of(storage, spec, trial), point, keep).run()
-    if point not in passed:
+    if found is None:
         raise CheckpointError(f"{trial.name} never passed the end of epoch {trial.epoch}, so its state cannot be had")
-    return passed[point]
+    return found
 
 
 def applied_of(storage: Storage, spec: StudySpec, trial: Trial) -> list[Intervention]:

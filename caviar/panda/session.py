@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from caviar.errors import PandaBusy, RequestRejected, SettingsError, StorageError
+from caviar.errors import CheckpointError, PandaBusy, RequestRejected, SettingsError, StorageError
 from caviar.panda.course import place, place_after
 from caviar.panda.listener import Listener
 from caviar.panda.live import LiveRun
@@ -71,6 +72,8 @@ class PandaSession(LiveRun):
         self._first, self._settings = dict(first or {}), settings
         self._author, self._is_interrupted = author, is_interrupted
         self._has_left = False
+        #: Reports that came while it was caught up with the record.
+        self._passed: deque[Report] = deque()
         #: Where the rules were asked last: the segment and its epoch.
         self._asked_at: tuple[int, int] | None = None
 
@@ -131,6 +134,8 @@ class PandaSession(LiveRun):
     def __next__(self) -> Report:
         """Train to the end of the next epoch, and return its report."""
         self._check_entered()
+        if self._passed:
+            return self._passed.popleft()
         while True:
             self._follow_record()
             if self.is_at_epoch_end and not (self._recorded or self._is_stopped or self.is_over):
@@ -201,7 +206,8 @@ class PandaSession(LiveRun):
         """
         state = self._epoch_end  # the value is that of the last whole epoch
         if state is None:
-            state = passed_state(self.storage, self.spec, self._session, self.trial, self.shelf, self._trainer)
+            passed = passed_state(self.storage, self.spec, self._session, self.trial, self.shelf, self._trainer)
+            state = passed.state
         judged = self._trainer.test(state, self.course.params)
         self.trial = replace(self.trial, metrics={**self.trial.metrics, **judged})
         self.scribe.put(Entry(result=TrialResult(trial=self.trial)))
@@ -209,12 +215,16 @@ class PandaSession(LiveRun):
         return judged
 
     def apply(self, kind: str, arguments: Mapping[str, Any], *, author: str | None = None) -> Intervention:
-        """Apply a verb here and now, and record it.
+        """Apply a verb here and now, and record it; where earlier ones are to be met again first, after them.
 
         Raises:
             RequestRejected: it is not valid, or not possible now.
         """
         self._check_entered()
+        self._catch_up()
+        return self._apply(kind, arguments, author)
+
+    def _apply(self, kind: str, arguments: Mapping[str, Any], author: str | None) -> Intervention:
         if self.is_over and kind != "branch":
             raise RequestRejected(
                 f"{self.trial.name} is {self.trial.state} and stays as it is; study.panda({self.trial.number}) goes on "
@@ -258,11 +268,16 @@ class PandaSession(LiveRun):
 
     def _take_first(self) -> None:
         """Change the settings that this start asks for, at the point where the record ends."""
+        self._catch_up()
+        self.apply("set", {k: v for k, v in self._first.items() if v != self.course.value(k)} or self._first)
+
+    def _catch_up(self) -> None:
+        """Train to the end of the record, whose interventions come before any other; the reports are not lost."""
         while self._recorded and not self.is_over:
             self._follow_record()
-            if self._recorded:
-                self._step()
-        self.apply("set", {k: v for k, v in self._first.items() if v != self.course.value(k)} or self._first)
+            report = self._step() if self._recorded else None
+            if report is not None:
+                self._passed.append(report)
 
     def _serve(self) -> None:
         """Answer what was asked; while paused, wait for more."""
@@ -314,7 +329,7 @@ class PandaSession(LiveRun):
         if action.kind == "warn":
             return True
         try:
-            self.apply(action.kind, action.arguments, author=f"rule:{name}")
+            self._apply(action.kind, action.arguments, f"rule:{name}")
         except RequestRejected as error:
             self._say(f"rule {name}: {action.kind} was not possible: {error}")
             return False
@@ -329,6 +344,11 @@ class PandaSession(LiveRun):
 
     def _diverge(self) -> None:
         epoch = self.epoch + 1
+        if self._recorded:
+            raise CheckpointError(
+                f"{self.trial.name} diverged at epoch {epoch} when it was trained again, as it had not: the machine or "
+                "caviar has changed"
+            )
         rate = self.params["learning_rate"]
         for name, action in self.watch.actions_on_divergence(self.interventions, rate, epoch):
             if self._act(name, action):

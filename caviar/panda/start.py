@@ -332,17 +332,18 @@ class Nursery:
         self._compare(trial, again.metrics.get(trial.epoch, {}))
         return again.state
 
-    def earlier_state(self, trial: Trial) -> TrainState:
-        """Return the state in which a finished trial was at an earlier epoch, which `trial` is as of then.
+    def earlier_state(self, trial: Trial) -> tuple[TrainState, Params]:
+        """Return the state and the params in force of a finished trial at an earlier epoch; `trial` is as of then.
 
         Raises:
             CheckpointError, KeyboardInterrupt: as :meth:`last_state`.
         """
         session = self.storage.sessions.get(self.spec.name, trial.number)
         if session is None:
-            return self.last_state(trial)
+            return self.last_state(trial), trial.params
         shelf, trainer = self.shelf(trial.number), self.trainer(trial.number)
-        return passed_state(self.storage, self.spec, session, trial, shelf, trainer)
+        passed = passed_state(self.storage, self.spec, session, trial, shelf, trainer, self.is_interrupted)
+        return passed.state, passed.course.params
 
     def _compare(self, trial: Trial, again: Mapping[str, float]) -> None:
         """Tell that a trial trained again differs in the last bits; refuse one that is another model altogether.

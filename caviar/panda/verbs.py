@@ -84,7 +84,7 @@ def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
     here = run.state
     before = {name: run.course.value(name) for name in settings}
     message = f"back from epoch {here.epoch}, step {here.step} to epoch {target.epoch}, step {target.step}"
-    message += _note_on_best(run, asked.arguments, target)
+    message += note_on_best(asked.arguments, run.best_epoch, target, run.checkpoints)
     if settings:
         message += f"; {describe_changes(before, settings)}"
     best = [c for c in run.checkpoints if c.epoch == run.best_epoch and c.epoch > target.epoch and not c.batch]
@@ -120,7 +120,7 @@ def _branch(run: LiveRun, asked: Intervention) -> Outcome:
     )
     return Outcome(
         message=f"{trial.name} goes on from epoch {target.epoch}: {command('panda', 'start', trial.name)}"
-        f"{_note_on_best(run, asked.arguments, target)}{warning}",
+        f"{note_on_best(asked.arguments, run.best_epoch, target, run.checkpoints)}{warning}",
         arguments=asked.arguments,
         after={"number": trial.number, "epoch": target.epoch},
         pinned=(pinned(target, "branch"),),
@@ -204,11 +204,15 @@ def _target(
     raise RequestRejected(f"no checkpoint can be read{warning}")
 
 
-def _note_on_best(run: LiveRun, arguments: Mapping[str, Any], target: StoredCheckpoint) -> str:
+def note_on_best(
+    arguments: Mapping[str, Any], best: int | None, target: StoredCheckpoint, checkpoints: Sequence[StoredCheckpoint]
+) -> str:
     """Return a note where the best epoch is meant, and another is the nearest that there is a checkpoint of."""
-    if arguments.get("to") != "best" or run.best_epoch in (None, target.epoch):
+    if arguments.get("to") != "best" or best in (None, target.epoch):
         return ""
-    return f"; the best epoch, {run.best_epoch}, has no checkpoint"
+    if any(c.epoch == best and not c.batch for c in checkpoints):  # which cannot be read, as is told
+        return ""
+    return f"; the best epoch, {best}, has no checkpoint"
 
 
 def _needed(run: LiveRun, pin: str, but: StoredCheckpoint | None = None) -> tuple[StoredCheckpoint, ...]:

@@ -421,8 +421,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def rename_study(self, study: str, name: str) -> None:
+    def rename_study(self, study: str, name: str, *, owner: str | None = None, remove_tags: Sequence[str] = ()) -> None:
         """Give a study another name; trials that name it as their parent's follow.
+
+        Args:
+            study: that is there.
+            name: not taken.
+            owner: of the study's lease, if it is held.
+            remove_tags: taken from it in the same transaction.
 
         Raises:
             SettingsError: the name is not one that a study may have.

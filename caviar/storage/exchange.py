@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -238,14 +239,13 @@ def _store(storage: Storage, spec: StudySpec, records: Iterator[Record], header:
         if n != header.get("trials", n):
             raise DataError(f"the file was cut: it holds {n} of {header['trials']} trials; export the study again")
         storage.annotate(partial, note=header.get("note"), add_tags=header.get("tags", ()))
-        storage.release_lease(partial, owner)
-        storage.rename_study(partial, spec.name)
-        storage.annotate(spec.name, remove_tags=(_UNDER_WAY,))
+        storage.rename_study(partial, spec.name, owner=owner, remove_tags=(_UNDER_WAY,))
     except BaseException:
         storage.release_lease(partial, owner)
         with suppress(StudyNotFound):  # it has its name already
             storage.delete_study(partial)
         raise
+    storage.release_lease(spec.name, owner)
 
 
 def _clear_away(storage: Storage) -> None:
@@ -253,7 +253,7 @@ def _clear_away(storage: Storage) -> None:
     owner = new_holder()
     for summary in storage.studies():
         name = summary.spec.name
-        if not (name.startswith(_PARTIAL) and _UNDER_WAY in summary.tags):
+        if _UNDER_WAY not in summary.tags or re.fullmatch(rf"{_PARTIAL}[0-9a-f]{{12}}", name) is None:
             continue
         with suppress(StudyBusy, StudyNotFound):  # of an import that is under way, or just cleared away by another
             storage.acquire_lease(name, owner, _LEASE_S)

@@ -282,18 +282,22 @@ class SqlStorage(Storage):
 
         self._db.write(f"note where the code of {study!r} is", work)
 
-    def rename_study(self, study: str, name: str) -> None:
+    def rename_study(self, study: str, name: str, *, owner: str | None = None, remove_tags: Sequence[str] = ()) -> None:
         rows.check_study_name(name)
 
         def work(connection: Connection) -> None:
             key = self.study_key(connection, study)
-            leases.refuse_held(connection, key.id, study)
+            if owner is None:
+                leases.refuse_held(connection, key.id, study)
+            else:
+                leases.refuse_lost(connection, key.id, study, owner)
             leases.refuse_babysat(connection, key.id, study)
             if name == study:
                 return
             if studies.is_taken(connection, name):
                 raise StudyMismatch(f"study {name!r} exists already; choose another name")
             admin.rename(connection, key.id, name)
+            admin.annotate(connection, key.id, None, (), remove_tags)
 
         self._db.write(f"rename study {study!r}", work)
 

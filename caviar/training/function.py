@@ -23,7 +23,7 @@ class Task:
     #: 0 to 2**31 - 1, of this trial alone: for all that is random. Python's, NumPy's and PyTorch's own generators are
     #: seeded with it.
     seed: int
-    #: To train; a function that reports more is ended there, and it may end earlier by itself.
+    #: To train; a function that goes on is closed at its next report, and it may end earlier by itself.
     epochs: int
     #: The study's name, and the trial's number.
     study: str
@@ -55,7 +55,8 @@ def reported(
         BaseException: whatever the function raises.
     """
     with at_home(spec.file):
-        function = load(spec)
+        with seeded(0):  # what is drawn while it is loaded is the same in each process
+            function = load(spec)
         task = Task(
             params=dict(params), seed=function_seed(key), epochs=epochs, study=name, number=key[1], data=_own(data)
         )

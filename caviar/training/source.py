@@ -71,8 +71,8 @@ def _is_main_guard(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and not node.orelse and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
-def check_unchanged(spec: TrainableSpec, study: str) -> None:
-    """Refuse to train with a file that is not there, or is not what it was.
+def unchanged(spec: TrainableSpec, study: str) -> TrainableSpec:
+    """Return the file of a function as it is now; refuse one that is not there, or does not do what it did.
 
     What a study keeps of the code is never run: it may have come from another machine.
 
@@ -84,11 +84,13 @@ def check_unchanged(spec: TrainableSpec, study: str) -> None:
             f"study {study!r} is trained by {spec.file!r}, where nothing is now; say where it went: "
             f"--trainable FILE.py:{spec.function}"
         )
-    if not is_same_code(trainable_spec(f"{spec.file}:{spec.function}"), spec):
+    found = trainable_spec(f"{spec.file}:{spec.function}")
+    if not is_same_code(found, spec):
         raise TrainableError(
             f"{spec.file!r} has changed since study {study!r} was made, so that its trials could not be compared; take "
             f"another study name, or bring the file back to what it was, or begin anew: {command('delete', study)}"
         )
+    return found
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from caviar.errors import CheckpointError, DataError, SettingsError, TrialNotFou
 from caviar.nn.kernel import choose_kernel
 from caviar.opening import create_study
 from caviar.panda.shelf import Policy
-from caviar.records import TrialState
+from caviar.records import Intervention, Reports, Status, Trial, TrialResult, TrialState
 from caviar.storage import Storage, open_storage
 from caviar.study import Study
 from caviar.training.checkpoint import read_arrays, write_arrays
@@ -441,3 +441,27 @@ def test_the_model_of_an_earlier_epoch_of_a_babysat_trial(storage: Storage) -> N
             model.network, model.parameters, model.running, model.step, data.validation.x, data.validation.y
         )
         assert loss == states[epoch]
+        assert model.params["learning_rate"] == (0.01 if epoch < 5 else 0.1)
+
+
+def test_the_model_of_an_epoch_before_a_sweep_gave_its_trial_away(storage: Storage) -> None:
+    """Babysat from some epoch on, it was a trial like any other until then."""
+    space = SearchSpace(hidden_units=8, learning_rate=0.01, optimizer="adam")
+    study = create_study("s", space, data="iris", epochs=8, storage=storage)
+    study.sweep(1, n_workers=0)
+    whole = study.trials()[0]
+    other = create_study("t", space, data="iris", epochs=8, storage=storage)
+    waiting = Trial(study="t", number=0, state=TrialState.WAITING, params=whole.params)
+    storage.add_trials("t", [waiting])
+    states = list(study._nursery(None).trainer(0).advance(None, whole.params, 3).metrics.items())
+    state = other._nursery(None).trainer(0).advance(None, whole.params, 3).state
+    trial = replace(waiting, state=TrialState.RUNNING, epoch=3, metrics=states[-1][1])
+    values = np.array([list(metrics.values()) for _, metrics in states])
+    storage.write("t", [TrialResult(trial=trial, reports=Reports(1, tuple(states[0][1]), values))])
+    asked = storage.sessions.ask(Intervention(trial="t/0", token="take", kind="take"))
+    other._hand_over(trial, state, replace(asked, status=Status.APPLIED, message="taken"))
+    with other.panda(0) as panda:
+        assert [report.epoch for report in panda] == [4, 5, 6, 7, 8]
+
+    for epoch in (1, 2, 3, 5, 8):
+        assert other.model(0, epoch=epoch).parameters.tobytes() == study.model(0, epoch=epoch).parameters.tobytes()

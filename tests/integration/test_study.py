@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -262,8 +263,9 @@ def test_all_studies_are_listed(storage: Storage) -> None:
     assert [(found.spec.name, found.n_trials) for found in studies(storage=storage)] == [("a", 2), ("b", 0)]
 
 
-def test_more_workers_than_a_machine_could_hold_are_refused(storage: Storage) -> None:
+def test_more_workers_than_a_machine_could_hold_are_refused(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is a process: a mistyped number would fill the memory, and could hardly be interrupted."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     study = create_study("s", data="iris", epochs=1, storage=storage)
 
     with pytest.raises(ExecutorError, match=r"at most \d+ workers on this machine of \d+ cores, found 9999"):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from caviar.errors import CaviarError, DataError, SettingsError, SpaceError, StudyMismatch, SweepBroken, TrainableError
+from caviar.errors import (
+    CaviarError,
+    DataError,
+    QueryError,
+    SettingsError,
+    SpaceError,
+    StudyMismatch,
+    SweepBroken,
+    TrainableError,
+)
 from caviar.opening import create_study, load_study
 from caviar.records import Direction, Reason, TrialState
 from caviar.space import Float, Int, SearchSpace
@@ -295,11 +304,57 @@ study.sweep(3, n_workers=0)
 
 
 def test_trials_of_one_function_do_not_meet_those_of_another(storage: Storage, file: Path) -> None:
-    """Two studies of one file, whose code is run once."""
+    """Two studies of one file."""
     one, other = make_study(storage, file), make_study(storage, file, "score", "other", metric="cost")
     one.sweep(2, n_workers=0)
     other.sweep(2, n_workers=0)
 
     assert [trial.value for trial in other.trials()] == [trial.params["units"] for trial in other.trials()]
     assert all(trial.state is TrialState.COMPLETE for trial in one.trials())
-    assert json.dumps(dict(one.trials()[0].params))
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_what_libraries_a_function_loads_has_one_thread(storage: Storage, file: Path, n_workers: int) -> None:
+    """In its first trial, too, which is the one that loads them."""
+    file.write_text(
+        "def train(task):\n"
+        "    import scipy.linalg, sklearn.ensemble\n"
+        "    from threadpoolctl import threadpool_info\n"
+        "    return {'loss': task.params['rate'], 'threads': max(each['num_threads'] for each in threadpool_info())}\n"
+    )
+    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    make_study(storage, file, metric="loss").sweep(3, n_workers=n_workers)
+
+    assert [trial.metrics["threads"] for trial in storage.trials("s")] == [1, 1, 1]
+    assert {name: os.environ.get(name) for name in before} == before
+
+
+def test_numbers_drawn_while_a_file_is_loaded_are_the_same_in_each_process(storage: Storage, file: Path) -> None:
+    file.write_text(
+        "import random, numpy\nDRAWN = random.random() + numpy.random.random()\ndef train(task): return DRAWN\n"
+    )
+    values = set()
+    for name, n_workers in (("here", 0), ("elsewhere", 1)):
+        study = make_study(storage, file, name=name)
+        study.sweep(2, n_workers=n_workers)
+        values |= {trial.value for trial in study.trials()}
+    assert len(values) == 1
+
+
+def test_a_function_that_raises_has_no_metrics_of_another(storage: Storage, file: Path) -> None:
+    """A study has the names that were reported, and its metric."""
+    study = make_study(storage, file, "leaves")
+    with pytest.raises(SweepBroken):
+        study.sweep(10, n_workers=0)
+    assert not [name for name in study.to_frame().columns if "val_" in name]
+    with pytest.raises(QueryError, match="val_accuracy"):
+        study.trials(where="val_accuracy > 0.5")
+
+
+def test_a_space_without_params_and_a_target_without_data_are_refused(storage: Storage, file: Path) -> None:
+    """Also of a study that is there."""
+    make_study(storage, file)
+    with pytest.raises(SpaceError, match="the space is empty"):
+        create_study("s", SearchSpace(), new_space=True, storage=storage)
+    with pytest.raises(SettingsError, match="study 's' has no data, and so no target"):
+        create_study("s", target="x", storage=storage)

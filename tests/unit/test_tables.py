@@ -105,7 +105,7 @@ def test_one_takes_no_s() -> None:
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("sqlite:///some:where@x/caviar.db", "sqlite:///some:where@x/caviar.db"),
+        ("sqlite:////some/where/caviar.db", "sqlite:////some/where/caviar.db"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("postgresql://me:secret@host/db", "'postgresql://me:***@host/db'"),
         (

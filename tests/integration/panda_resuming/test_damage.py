@@ -209,3 +209,36 @@ def start_fresh(study: Study) -> int:
     """Make a babysat trial that is not trained yet; return its number."""
     with study.panda(until_stopped=True, checkpoints=Policy(every=10**6)) as panda:
         return panda.trial.number
+
+
+@pytest.mark.parametrize("verb", ["set", "rollback", "stop"])
+def test_what_lies_ahead_is_met_before_anything_else_is_done(study: Study, verb: str) -> None:
+    """From Python, too: the record has one order, and the reports on the way are not lost."""
+    with study.panda(epochs=10) as panda:
+        train_to(panda, 4)
+        panda.set(learning_rate=0.05)
+        train_to(panda, 7)
+    for checkpoint in study.storage.sessions.checkpoints("s", 0):
+        if checkpoint.epoch > 2:
+            damage(study, checkpoint, "missing")
+
+    with study.panda(0) as panda:
+        assert panda.epoch == 2
+        if verb == "set":
+            panda.set(learning_rate=0.3)
+        elif verb == "rollback":
+            panda.rollback(epochs=1)
+        else:
+            panda.stop()
+        assert panda.epoch == (3 if verb == "rollback" else 4)
+        epochs = [report.epoch for report in panda]
+    told = [(i.sequence, i.kind) for i in study.storage.sessions.interventions("s", 0)]
+    expected = {
+        "set": [(2, "rollback"), (3, "set")],
+        "rollback": [(2, "rollback")],
+        "stop": [(2, "rollback"), (3, "stop")],
+    }
+    assert told == [(1, "set"), *expected[verb]]
+    assert epochs == {"set": [3, 4, 5, 6, 7, 8, 9, 10], "rollback": [3, 4, 4, 5, 6, 7, 8, 9, 10], "stop": [3, 4]}[verb]
+    assert_as_retold(study, 0)
+    assert study.replay(0).is_identical

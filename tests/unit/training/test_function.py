@@ -238,7 +238,7 @@ def test_stdout_may_be_closed(run: Run, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_pytorch_is_seeded_and_has_one_thread(run: Run) -> None:
-    """Also where it is imported by the function itself, so that the first trial of a process is like the others."""
+    """And is left as it was."""
     torch = pytest.importorskip("torch")
     code = (
         "def train(task):\n    import torch\n    return {'loss': torch.rand(()), 'threads': torch.get_num_threads()}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from caviar.errors import TrainableError
-from caviar.training.source import check_unchanged, is_same_code, trainable_spec
+from caviar.training.source import is_same_code, trainable_spec, unchanged
 
 CODE = """
 raise RuntimeError("this file was run")
@@ -85,15 +85,15 @@ def test_comments_and_layout_do_not_make_other_code(file: Path) -> None:
 
     file.write_text(CODE.replace("return 0.0", "return (\n        0.0  # nothing\n    )"))
     assert is_same_code(trainable_spec(str(file)), spec)
-    check_unchanged(spec, "s")
+    unchanged(spec, "s")
 
     file.write_text(CODE.replace("return 0.0", "return 0.5"))
     with pytest.raises(TrainableError, match=r"mine.py' has changed since study 's' was made.*caviar delete s"):
-        check_unchanged(spec, "s")
+        unchanged(spec, "s")
 
     file.unlink()
     with pytest.raises(TrainableError, match=r"where nothing is now; say where it went: --trainable FILE.py:train"):
-        check_unchanged(spec, "s")
+        unchanged(spec, "s")
 
 
 def test_a_decorated_function_is_the_one_of_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +147,6 @@ def test_what_a_script_does_is_not_what_its_function_is(file: Path) -> None:
     spec = trainable_spec(str(file))
 
     file.write_text(CODE + guard.format(4))
-    check_unchanged(spec, "s")
+    unchanged(spec, "s")
     file.write_text(CODE + guard.format(4) + "else:\n    def train(task): return 2.0\n")
     assert not is_same_code(trainable_spec(str(file)), spec)
