@@ -85,7 +85,8 @@ def create_study(
     asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if space is not None:
         asked["space"] = space.to_dict()
-    check_asked(asked, code or _function_of(name, storage))
+    if asked.keys() & {"metric", "direction", "space"}:  # of which a function has its own
+        check_asked(asked, code or _function_of(name, storage))
     opened = storage if isinstance(storage, Storage) else make_storage(storage)
     try:
         found = opened.get_study(name)

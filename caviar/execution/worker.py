@@ -14,9 +14,8 @@ from caviar.nn.kernel import Kernel, choose_kernel
 from caviar.nn.threads import one_thread, one_thread_each
 from caviar.records import Reports
 from caviar.training.advance import advance, initial_state, test_metrics
-from caviar.training.base import Progress
 from caviar.training.dataset import Dataset
-from caviar.training.state import TrainState
+from caviar.training.progress import Progress
 
 
 def run_slice(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
@@ -60,7 +59,7 @@ def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -
     return Attempt(task).run(train)
 
 
-def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress[TrainState], Bar | None]:
+def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress, Bar | None]:
     """Train a task to its end, or to the first bar that it does not reach, which comes back with the progress."""
     state, bars = task.state or initial_state(task.key, task.params, data), dict(task.bars)
     parts, missed = [], None

@@ -118,6 +118,23 @@ def same(a: Any, b: Any) -> bool:
 class StorageContract:
     """The suite; needs a fixture `storage`."""
 
+    def test_who_holds_the_lease_may_give_another_name(self, storage: Storage) -> None:
+        """And take tags away with it, so that nobody sees the one without the other; nobody else may."""
+        storage.create_study(make_spec("a"))
+        storage.annotate("a", add_tags=["new", "old"])
+        storage.acquire_lease("a", "me", 60)
+
+        with pytest.raises(StudyBusy):
+            storage.rename_study("a", "b")
+        with pytest.raises(StudyBusy):
+            storage.rename_study("a", "b", owner="somebody", remove_tags=["old"])
+        assert storage.notes("a").tags == ("new", "old")
+        storage.rename_study("a", "b", owner="me", remove_tags=["old"])
+
+        assert [(summary.spec.name, summary.tags) for summary in storage.studies()] == [("b", ("new",))]
+        with pytest.raises(StudyBusy):
+            storage.acquire_lease("b", "somebody", 60)
+
     def test_the_function_that_trains_a_study_comes_back(self, storage: Storage) -> None:
         """With its code, whatever is in that; where its file is may change."""
         trainable = TrainableSpec(

@@ -12,9 +12,9 @@ from caviar.nn.kernel import Kernel, Update
 from caviar.nn.network import Network
 from caviar.nn.optimizers import N_MOMENTS
 from caviar.records import EPOCH_METRICS, Params, Reports
-from caviar.training.base import Progress
 from caviar.training.dataset import Dataset
 from caviar.training.hyperparameters import Hyperparameters
+from caviar.training.progress import Progress
 from caviar.training.state import Point, TrainState
 
 
@@ -40,9 +40,7 @@ def initial_state(key: Key, params: Params, data: Dataset) -> TrainState:
     )
 
 
-def advance(
-    state: TrainState, params: Params, data: Dataset, until: int | Point, *, kernel: Kernel
-) -> Progress[TrainState]:
+def advance(state: TrainState, params: Params, data: Dataset, until: int | Point, *, kernel: Kernel) -> Progress:
     """Train to the end of an epoch, or to any mini-batch.
 
     Pure: the arguments are not changed, and what comes back depends on them alone. Stopping anywhere and going on gives
