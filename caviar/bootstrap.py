@@ -97,9 +97,9 @@ def make_sweep_executor(address: str | None = None, n_workers: int | None = None
     Raises:
         ExecutorError: nobody answers at the address.
     """
-    _check_fits(address, n_workers)
     if n_workers == 0 or cluster_address(address) is not None:
         return make_executor(address, n_workers)
+    _check_fits(address, n_workers)  # else it would be known only once the workers start
     from caviar.execution.head_start import HeadStart
 
     return HeadStart(lambda: make_executor(None, n_workers), at_once=n_workers is not None)

@@ -26,9 +26,7 @@ def ended_by_signals() -> Iterator[None]:
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into an answer to `is_interrupted`; a second Ctrl-C ends at once."""
-    asked = False
-
-    here = os.getpid()
+    asked, here = False, os.getpid()
 
     def ask(number: int, frame: object) -> None:
         nonlocal asked

@@ -6,8 +6,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 
@@ -38,6 +37,8 @@ class Attempt:
         self.epoch = 0
         self.state: TrainState | None = task.state
         self.reports = Reports(1, metrics, np.empty((0, len(metrics))))
+        #: Metrics that were reported one epoch after the other.
+        self._rows: list[Mapping[str, float]] = []
         #: What it gives on the test part, where it is judged.
         self.judged: dict[str, float] | None = None
         self._reason: Reason | None = None
@@ -52,20 +53,15 @@ class Attempt:
         """Note that the loss became NaN or infinite."""
         self._reason, self._error = Reason.DIVERGED, f"diverged at epoch {epoch}"
 
-    def fall_behind(self, bar: Bar, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Note that the bar of an epoch is not reached."""
+    def fall_behind(self, bar: Bar, metrics: Mapping[str, float]) -> None:
+        """Note that the bar of its epoch is not reached."""
         self._reason = Reason.BEHIND
-        self._error = f"behind at epoch {epoch}: {bar.metric} {metrics[bar.metric]:.6g}, needed {bar.value:.6g}"
+        self._error = f"behind at epoch {self.epoch}: {bar.metric} {metrics[bar.metric]:.6g}, needed {bar.value:.6g}"
 
-    @contextmanager
-    def keeping(self, rows: Sequence[Mapping[str, float]]) -> Iterator[None]:
-        """Keep the metrics of each epoch that are in `rows` when this ends, however it does."""
-        try:
-            yield
-        finally:
-            if rows:
-                values = np.array([list(metrics.values()) for metrics in rows])  # E,K
-                self.reports, self.epoch = Reports(1, tuple(rows[0]), values), len(rows)
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Note the metrics of one more epoch, which have the same names each time."""
+        self._rows.append(metrics)
+        self.epoch = len(self._rows)
 
     def run(self, train: Callable[[Attempt], None]) -> TrialOutcome:
         """Train it to its end, and return what became of it: also where an exception ends it."""
@@ -77,6 +73,9 @@ class Attempt:
         except BaseException as failure:  # noqa: BLE001 - whatever else a trial raises is its outcome
             self._reason, trace = Reason.ERROR, _clipped(_trace(self._beginning(failure)), _LONGEST_TRACE)
             self._error = _clipped(_line(failure), _LONGEST_ERROR)
+        if self._rows:
+            values = np.array([list(metrics.values()) for metrics in self._rows])  # E,K
+            self.reports = Reports(1, tuple(self._rows[0]), values)
         return TrialOutcome(
             number=self.task.number,
             state=_STATES.get(self._reason, TrialState.FAIL),

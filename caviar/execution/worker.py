@@ -49,7 +49,7 @@ def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -
         if progress.diverged_at is not None:
             attempt.diverge(progress.diverged_at)
         elif missed is not None:
-            attempt.fall_behind(missed, state.epoch, progress.reports.last)
+            attempt.fall_behind(missed, progress.reports.last)
         elif task.judge:
             attempt.judged = test_metrics(state, task.params, data, kernel=kernel)
         elif _is_promising(task, bar, attempt.reports, data):
@@ -86,17 +86,17 @@ def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
 
     def train(attempt: Attempt) -> None:
         task = attempt.task
-        bars, rows = dict(task.bars), list[dict[str, float]]()
+        bars = dict(task.bars)
         found = reported(spec, slice.study, task.key, task.params, task.last_epoch, data, metric)
-        with one_thread_each(), closing(found), attempt.keeping(rows):
+        with one_thread_each(), closing(found):
             for metrics in found:
                 if not math.isfinite(metrics[metric]):
-                    attempt.diverge(len(rows) + 1)
+                    attempt.diverge(attempt.epoch + 1)
                     break
-                rows.append(metrics)
-                bar = bars.get(len(rows))
+                attempt.report(metrics)
+                bar = bars.get(attempt.epoch)
                 if bar is not None and not bar.is_reached(metrics):
-                    attempt.fall_behind(bar, len(rows), metrics)
+                    attempt.fall_behind(bar, metrics)
                     break
 
     return Outcomes([Attempt(task, (metric,), spec.file).run(train) for task in slice.tasks])

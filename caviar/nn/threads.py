@@ -36,7 +36,7 @@ def one_thread_each() -> Iterator[None]:
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)  # what runs meanwhile may have taken it away
             else:
                 os.environ[name] = value
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from caviar.errors import CheckpointError, RequestRejected
-from caviar.panda.course import STEERING, Course, place_after
+from caviar.panda.course import STEERING, place_after
 from caviar.panda.replay import babysat
 from caviar.panda.retrace import Passed, Retrace, RunDiverged
-from caviar.panda.revive import applied_of, start_state
+from caviar.panda.revive import start_state
 from caviar.panda.start import Nursery
 from caviar.panda.trainer import Trainer
 from caviar.records import Intervention, Reason, StudySpec
@@ -93,13 +93,10 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
         RequestRejected: no epoch was completed that could be compared.
         CheckpointError: the state that it started from cannot be had, or the run cannot be gone through again.
     """
-    trial, session = babysat(nursery, number)
-    shelf, trainer = nursery.shelf(number), nursery.trainer(number)
-    steps = [i for i in applied_of(nursery.storage, nursery.spec, trial) if i.kind in STEERING]
-    start = Passed(
-        start_state(nursery.storage, nursery.spec, session, trial, shelf, trainer),
-        Course(session.start_params, session.settings.get("epochs")),
-    )
+    cub = babysat(nursery, number)
+    trial, trainer = cub.trial, cub.trainer
+    steps = [i for i in cub.applied() if i.kind in STEERING]
+    start = Passed(start_state(cub), cub.beginning)
     moments: dict[int, _Moment] = {}
 
     def look(passed: Passed, step: Intervention | None) -> None:

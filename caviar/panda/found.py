@@ -14,6 +14,7 @@ from caviar.panda.shelf import Shelf
 from caviar.records import Intervention, Reason, StoredCheckpoint, StudySpec, Trial, TrialResult, TrialState
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
+from caviar.training.checkpoint import Checkpoint
 from caviar.training.hyperparameters import Hyperparameters
 from caviar.training.state import TrainState
 from caviar.wording import command
@@ -100,8 +101,8 @@ def found_branch(
     spec: StudySpec,
     root: Path,
     parent: Trial,
-    shelf: Shelf,
     start: StoredCheckpoint,
+    loaded: Checkpoint,
     asked: Intervention,
     *,
     epochs: int | None,
@@ -112,9 +113,8 @@ def found_branch(
 
     Raises:
         RequestRejected: a setting is not adjustable or not valid.
-        CheckpointError: the checkpoint cannot be read.
+        CheckpointError: there is no room for its first checkpoint.
     """
-    loaded = shelf.load(start)
     for session in storage.sessions.all(spec.name):
         if session.settings.get("asked_by") == asked.token:
             made = storage.get_trial(spec.name, session.number)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from caviar.errors import CheckpointError, TrialNotFound
-from caviar.panda.course import STEERING, Course
+from caviar.panda.course import STEERING
 from caviar.panda.retrace import Passed, Retrace
-from caviar.panda.revive import applied_of, start_state
+from caviar.panda.revive import Cub, start_state
 from caviar.panda.shelf import Shelf
 from caviar.panda.start import Nursery
-from caviar.records import Intervention, Session, StoredCheckpoint, Trial
+from caviar.records import Intervention, StoredCheckpoint
 from caviar.training.state import TrainState
 from caviar.wording import command
 
@@ -50,14 +50,12 @@ def replay(nursery: Nursery, number: int) -> Replay:
         TrialNotFound: it is not babysat.
         CheckpointError: the state that it started from cannot be had, or no checkpoint can be read.
     """
-    trial, session = babysat(nursery, number)
-    storage, spec = nursery.storage, nursery.spec
-    shelf = nursery.shelf(number)
+    cub = babysat(nursery, number)
+    trial = cub.trial
     while True:  # read again where it was steered meanwhile
-        steered = storage.sessions.interventions(spec.name, number)
-        stored, reports = storage.sessions.checkpoints(spec.name, number), storage.reports(spec.name, number)
-        applied = applied_of(storage, spec, trial)
-        if storage.sessions.interventions(spec.name, number) == steered:
+        applied = cub.applied()
+        stored, reports = cub.checkpoints(), nursery.storage.reports(nursery.spec.name, number)
+        if cub.applied() == applied:
             break
     last = max(
         (c for c in stored if not c.abandoned), key=lambda c: (c.segment, c.epoch, c.batch, c.sequence), default=None
@@ -66,13 +64,12 @@ def replay(nursery: Nursery, number: int) -> Replay:
         why = "its checkpoints are not here" if trial.epoch else "it has not been trained yet"
         raise CheckpointError(f"{trial.name} has no checkpoint to compare with: {why}")
     applied = [i for i in applied if (i.sequence or 0) <= last.sequence]
-    judge = _Judge(shelf, stored)
-    trainer = nursery.trainer(number)
-    start = start_state(storage, spec, session, trial, shelf, trainer)
-    judge.look(Passed(start, Course(session.start_params)), None)
+    judge = _Judge(cub.shelf, stored)
+    start = Passed(start_state(cub), cub.beginning)
+    judge.look(start, None)
     retrace = Retrace(
-        trainer,
-        Passed(start, Course(session.start_params, session.settings.get("epochs"))),
+        cub.trainer,
+        start,
         applied,
         (last.epoch, last.batch),
         judge.look,
@@ -95,8 +92,8 @@ def replay(nursery: Nursery, number: int) -> Replay:
     )
 
 
-def babysat(nursery: Nursery, number: int) -> tuple[Trial, Session]:
-    """Return a trial and its session.
+def babysat(nursery: Nursery, number: int) -> Cub:
+    """Return a babysat trial of a number.
 
     Raises:
         TrialNotFound: there is no such trial, or it was never babysat.
@@ -105,7 +102,7 @@ def babysat(nursery: Nursery, number: int) -> tuple[Trial, Session]:
     session = nursery.storage.sessions.get(nursery.spec.name, number)
     if session is None:
         raise TrialNotFound(f"{trial.name} was never babysat; begin with `{command('panda', 'start', trial.name)}`")
-    return trial, session
+    return nursery.cub(trial, session)
 
 
 class _Judge:

@@ -11,7 +11,7 @@ from caviar.panda.course import Course, fold
 from caviar.panda.found import found_branch
 from caviar.panda.revive import applied_of, history_of
 from caviar.panda.shelf import Shelf, best_epoch, pinned
-from caviar.panda.verbs import choose_checkpoints, note_on_best
+from caviar.panda.verbs import choose_checkpoints, describe_branch, note_on_best
 from caviar.records import Intervention, Session, Status, StudySpec, Trial
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
@@ -65,11 +65,11 @@ def _branch(
     try:
         for target in choose_checkpoints(current, asked.arguments, trial.epoch, best, left_behind):
             try:
-                shelf.load(target)
+                loaded = shelf.load(target)
             except CheckpointError as error:
                 warning += f"; WARNING: {error}"
                 continue
-            made = found_branch(storage, spec, root, trial, shelf, target, asked, epochs=epochs)
+            made = found_branch(storage, spec, root, trial, target, loaded, asked, epochs=epochs)
             break
         else:
             raise RequestRejected(f"no checkpoint can be read{warning}")
@@ -81,8 +81,7 @@ def _branch(
     answered = replace(
         answered,
         status=Status.APPLIED,
-        message=f"{made.name} goes on from epoch {target.epoch}: {command('panda', 'start', made.name)}"
-        f"{note_on_best(asked.arguments, best, target, current)}{warning}",
+        message=describe_branch(made, target, note_on_best(asked.arguments, best, target, current) + warning),
         sequence=max((i.sequence or 0 for i in applied), default=0) + 1,
         epoch=last.epoch,
         batch=last.batch,

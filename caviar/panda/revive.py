@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caviar.errors import CheckpointError
 from caviar.panda.course import STEERING, Course, fold, place_after
@@ -15,6 +15,31 @@ from caviar.records import Intervention, Params, Reports, Session, Status, Store
 from caviar.storage import Storage
 from caviar.training.state import Point, TrainState
 from caviar.wording import command
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cub:
+    """A babysat trial, and all from which its states are had."""
+
+    storage: Storage
+    spec: StudySpec
+    session: Session
+    trial: Trial
+    shelf: Shelf
+    trainer: Trainer
+
+    @property
+    def beginning(self) -> Course:
+        """What was in force when it was first babysat."""
+        return Course(self.session.start_params, self.session.settings.get("epochs"))
+
+    def checkpoints(self) -> list[StoredCheckpoint]:
+        """Return what the database knows of its checkpoints, oldest first."""
+        return self.storage.sessions.checkpoints(self.spec.name, self.trial.number)
+
+    def applied(self) -> list[Intervention]:
+        """Return the interventions that were applied to it, in their order."""
+        return applied_of(self.storage, self.spec, self.trial)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,15 +62,7 @@ class Revived:
     end: Point
 
 
-def revive(
-    storage: Storage,
-    spec: StudySpec,
-    session: Session,
-    trial: Trial,
-    shelf: Shelf,
-    trainer: Trainer,
-    on_trouble: Callable[[str], None],
-) -> Revived:
+def revive(cub: Cub, on_trouble: Callable[[str], None]) -> Revived:
     """Find where a trial goes on.
 
     A checkpoint that is torn, altered or missing is told to `on_trouble`, and the one before it is used; where none is
@@ -54,16 +71,14 @@ def revive(
     Raises:
         CheckpointError: nothing is left to start from.
     """
-    checkpoints = storage.sessions.checkpoints(spec.name, trial.number)
-    reports = storage.reports(spec.name, trial.number)
-    applied = applied_of(storage, spec, trial)
+    checkpoints, applied, beginning = cub.checkpoints(), cub.applied(), cub.beginning
+    reports = cub.storage.reports(cub.spec.name, cub.trial.number)
     last_back = next((i for i in reversed(applied) if i.kind == "rollback"), None)
     since = last_back.sequence or 0 if last_back else 0
-    beginning = Course(session.start_params, session.settings.get("epochs"))
 
     for checkpoint in _candidates(checkpoints, last_back):
         try:
-            state = shelf.load(checkpoint).state
+            state = cub.shelf.load(checkpoint).state
         except CheckpointError as error:
             on_trouble(f"WARNING: {error}; going on from the one before it")
             continue
@@ -71,14 +86,12 @@ def revive(
         history = history_of(reports, state.epoch)
         break
     else:
-        start = start_state(storage, spec, session, trial, shelf, trainer)
-        what = (
-            f"WARNING: no checkpoint of {trial.name} can be read" if checkpoints else f"{trial.name} has no checkpoints"
-        )
+        start, name = start_state(cub), cub.trial.name
+        what = f"WARNING: no checkpoint of {name} can be read" if checkpoints else f"{name} has no checkpoints"
         on_trouble(f"{what}; it is trained again from its start")
         steps = [i for i in applied if i.kind in STEERING]
         until = place_after(steps[-1]) if steps else start.point
-        again = Retrace(trainer, Passed(start, beginning), steps, until)
+        again = Retrace(cub.trainer, Passed(start, beginning), steps, until)
         state = again.run().state
         history = history_of(reports, start.epoch) | again.history
         sequence = (steps[-1].sequence or 0) if steps else 0
@@ -102,45 +115,42 @@ def revive(
     )
 
 
-def start_state(
-    storage: Storage, spec: StudySpec, session: Session, trial: Trial, shelf: Shelf, trainer: Trainer
-) -> TrainState:
+def start_state(cub: Cub) -> TrainState:
     """Return the state that a babysat trial began with: from its checkpoint, or trained again to the same bits.
 
     Raises:
         CheckpointError: its checkpoint cannot be read, and it cannot be trained again either.
     """
-    starts = [c for c in storage.sessions.checkpoints(spec.name, trial.number) if "start" in c.pins]
-    trouble = f"{trial.name} has no checkpoint to start from"
-    for checkpoint in starts:
+    trouble, parent = f"{cub.trial.name} has no checkpoint to start from", cub.trial.parent
+    for checkpoint in cub.checkpoints():
+        if "start" not in checkpoint.pins:
+            continue
         try:
-            return shelf.load(checkpoint).state
+            return cub.shelf.load(checkpoint).state
         except CheckpointError as error:
             trouble = str(error)
-    if trial.parent is not None:
-        found = _end_of_parent(storage, spec, session, trial, shelf, trainer)
+    if parent is not None:
+        found = _end_of_parent(cub)
         if found is None:
-            raise CheckpointError(f"{trouble}; start anew from its parent: {command('panda', 'start', trial.parent)}")
+            raise CheckpointError(f"{trouble}; start anew from its parent: {command('panda', 'start', parent)}")
         return found
     # a trial of a sweep, or a fresh one, is a function of seed and number
-    return retrained(trainer, session.start_params, session.settings.get("start_epoch", 0))
+    return retrained(cub.trainer, cub.session.start_params, cub.session.settings.get("start_epoch", 0))
 
 
-def _end_of_parent(
-    storage: Storage, spec: StudySpec, session: Session, trial: Trial, shelf: Shelf, trainer: Trainer
-) -> TrainState | None:
+def _end_of_parent(cub: Cub) -> TrainState | None:
     """Return the state in which the parent of a trial ended; None where the trial may not have begun with that."""
-    study, _, number = (trial.parent or "").rpartition("/")
-    if study != spec.name or "asked_by" in session.settings:  # a branch may begin anywhere
+    study, _, number = (cub.trial.parent or "").rpartition("/")
+    if study != cub.spec.name or "asked_by" in cub.session.settings:  # a branch may begin anywhere
         return None
-    parents = storage.trials(study, where=f"number = {int(number)}")
-    if not parents or not parents[0].state.is_finished or parents[0].epoch != trial.parent_epoch:
+    parents = cub.storage.trials(study, where=f"number = {int(number)}")
+    if not parents or not parents[0].state.is_finished or parents[0].epoch != cub.trial.parent_epoch:
         return None
-    parent, beside = parents[0], trainer.of(parents[0].number)
-    babysat = storage.sessions.get(study, parent.number)
-    if babysat is not None:
-        place = shelf.of(parent.number)
-        return end_state(revive(storage, spec, babysat, parent, place, beside, lambda line: None), parent, beside)
+    parent, beside = parents[0], cub.trainer.of(parents[0].number)
+    session = cub.storage.sessions.get(study, parent.number)
+    if session is not None:
+        shelf = cub.shelf.of(parent.number)
+        return end_state(replace(cub, session=session, trial=parent, shelf=shelf, trainer=beside), lambda line: None)
     return None if parent.parent else retrained(beside, parent.params, parent.epoch)
 
 
@@ -156,30 +166,23 @@ def retrained(trainer: Trainer, params: Params, epoch: int) -> TrainState:
     return advance.state
 
 
-def end_state(revived: Revived, trial: Trial, trainer: Trainer) -> TrainState:
+def end_state(cub: Cub, on_trouble: Callable[[str], None]) -> TrainState:
     """Return the state in which a finished trial ended, trained again where its last checkpoint could not be read.
 
     Raises:
-        CheckpointError: it does not go as it went.
+        CheckpointError: nothing is left to start from, or it does not go as it went.
     """
+    revived = revive(cub, on_trouble)
     current = [(c.epoch, c.batch) for c in revived.checkpoints if not c.abandoned]
     stops = [(i.epoch or 0, i.batch or 0) for i in revived.ahead if i.kind == "stop"]
-    until = max([*current, *stops, (trial.epoch, 0)])
+    until = max([*current, *stops, (cub.trial.epoch, 0)])
     if revived.state.point >= until:
         return revived.state
-    return Retrace(trainer, Passed(revived.state, revived.course), revived.ahead, until).run().state
+    return Retrace(cub.trainer, Passed(revived.state, revived.course), revived.ahead, until).run().state
 
 
-def passed_state(
-    storage: Storage,
-    spec: StudySpec,
-    session: Session,
-    trial: Trial,
-    shelf: Shelf,
-    trainer: Trainer,
-    is_interrupted: Callable[[], bool] = lambda: False,
-) -> Passed:
-    """Return how a babysat trial stood at the end of an epoch, `trial.epoch`, on the timeline in force.
+def passed_state(cub: Cub, is_interrupted: Callable[[], bool] = lambda: False) -> Passed:
+    """Return how a trial stood at the end of an epoch, `cub.trial.epoch`, on the timeline in force.
 
     It comes from a checkpoint, or the run is retraced from its start.
 
@@ -187,15 +190,15 @@ def passed_state(
         CheckpointError: neither can be had.
         KeyboardInterrupt: interrupted on the way.
     """
-    point, epochs = (trial.epoch, 0), session.settings.get("epochs")
-    for checkpoint in reversed(storage.sessions.checkpoints(spec.name, trial.number)):
+    trial, beginning = cub.trial, cub.beginning
+    point = (trial.epoch, 0)
+    for checkpoint in reversed(cub.checkpoints()):
         if not checkpoint.abandoned and (checkpoint.epoch, checkpoint.batch) == point:
             with suppress(CheckpointError):
-                loaded = shelf.load(checkpoint)
-                return Passed(loaded.state, Course(loaded.params, epochs))
-    beginning = Course(session.start_params, epochs)
-    if trial.parent is None and trial.epoch < session.settings.get("start_epoch", 0):
-        return Passed(retrained(trainer, session.start_params, trial.epoch), beginning)
+                loaded = cub.shelf.load(checkpoint)
+                return Passed(loaded.state, replace(beginning, params=loaded.params))
+    if trial.parent is None and trial.epoch < cub.session.settings.get("start_epoch", 0):
+        return Passed(retrained(cub.trainer, beginning.params, trial.epoch), beginning)
     found: Passed | None = None
 
     def keep(now: Passed, intervention: Intervention | None) -> None:
@@ -205,9 +208,9 @@ def passed_state(
         if now.state.point == point:  # the last time that it is passed is that of the timeline in force
             found = now
 
-    start = start_state(storage, spec, session, trial, shelf, trainer)
-    keep(Passed(start, beginning), None)
-    Retrace(trainer, Passed(start, beginning), applied_of(storage, spec, trial), point, keep).run()
+    start = Passed(start_state(cub), beginning)
+    keep(start, None)
+    Retrace(cub.trainer, start, cub.applied(), point, keep).run()
     if found is None:
         raise CheckpointError(f"{trial.name} never passed the end of epoch {trial.epoch}, so its state cannot be had")
     return found

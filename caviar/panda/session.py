@@ -16,7 +16,7 @@ from caviar.panda.course import place, place_after
 from caviar.panda.listener import Listener
 from caviar.panda.live import LiveRun
 from caviar.panda.retrace import RunDiverged
-from caviar.panda.revive import passed_state, revive
+from caviar.panda.revive import Cub, passed_state, revive
 from caviar.panda.scribe import LEASE_S, Entry
 from caviar.panda.trainer import Trainer
 from caviar.panda.watch import Action
@@ -91,7 +91,7 @@ class PandaSession(LiveRun):
             raise
         try:
             self._look_again()
-            revived = revive(self.storage, self.spec, self._session, self.trial, self.shelf, self._trainer, self._say)
+            revived = revive(self._cub, self._say)
         except BaseException:
             self.storage.sessions.release(*name, self._owner)
             self._trainer.close()
@@ -206,8 +206,7 @@ class PandaSession(LiveRun):
         """
         state = self._epoch_end  # the value is that of the last whole epoch
         if state is None:
-            passed = passed_state(self.storage, self.spec, self._session, self.trial, self.shelf, self._trainer)
-            state = passed.state
+            state = passed_state(self._cub).state
         judged = self._trainer.test(state, self.course.params)
         self.trial = replace(self.trial, metrics={**self.trial.metrics, **judged})
         self.scribe.put(Entry(result=TrialResult(trial=self.trial)))
@@ -250,6 +249,17 @@ class PandaSession(LiveRun):
             raise SettingsError(f"the `with` block of {self.trial.name} has been left; open another with study.panda")
 
     # the loop
+
+    @property
+    def _cub(self) -> Cub:
+        return Cub(
+            storage=self.storage,
+            spec=self.spec,
+            session=self._session,
+            trial=self.trial,
+            shelf=self.shelf,
+            trainer=self._trainer,
+        )
 
     def _look_again(self) -> None:
         """Read the trial once more, now that it is nobody else's, and clear away what a dead process left."""

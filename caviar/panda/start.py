@@ -12,14 +12,14 @@ from typing import Any
 
 from caviar.errors import CheckpointError, PandaBusy, RequestRejected, StorageError, StudyBusy
 from caviar.execution.base import Executor
-from caviar.panda.course import Course, check_set, fold
+from caviar.panda.course import check_set, fold
 from caviar.panda.found import found_trial, fresh_params, keep_start
-from caviar.panda.revive import applied_of, end_state, passed_state, retrained, revive, start_state
+from caviar.panda.revive import Cub, end_state, passed_state, retrained, start_state
 from caviar.panda.rules import DEFAULT_RULES, make_rules
 from caviar.panda.session import PandaSession
 from caviar.panda.shelf import Policy, Shelf
 from caviar.panda.trainer import Trainer
-from caviar.records import Intervention, Params, Status, StudySpec, Trial, TrialState
+from caviar.records import Intervention, Params, Session, Status, StudySpec, Trial, TrialState
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
 from caviar.training.agreement import another, differing
@@ -222,6 +222,12 @@ class Nursery:
         """Return where the checkpoints of one trial of the study lie."""
         return Shelf(self.root, self.spec, number, self.storage.identity)
 
+    def cub(self, trial: Trial, session: Session) -> Cub:
+        """Return a babysat trial of the study with all from which its states are had."""
+        number = trial.number
+        shelf, trainer = self.shelf(number), self.trainer(number)
+        return Cub(storage=self.storage, spec=self.spec, session=session, trial=trial, shelf=shelf, trainer=trainer)
+
     def _child(self, parent: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
         """Add a trial that goes on where a finished one ended, which stays as it is."""
         settings = _check_wishes(changes, horizon, epochs_done=parent.epoch)
@@ -247,7 +253,8 @@ class Nursery:
         session = self.storage.sessions.get(self.spec.name, parent.number)
         if session is None:
             return {}
-        return fold(Course(session.start_params), applied_of(self.storage, self.spec, parent)).next_params
+        cub = self.cub(parent, session)
+        return fold(cub.beginning, cub.applied()).next_params
 
     def _go_on(self, trial: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
         first = _check_wishes(changes, horizon)
@@ -256,8 +263,7 @@ class Nursery:
         shelf = self.shelf(trial.number)
         if not self.storage.sessions.checkpoints(self.spec.name, trial.number):
             # taken before it was trained, or by a process that died before it could write its first state
-            trainer = self.trainer(trial.number)
-            keep_start(self.storage, shelf, trial, start_state(self.storage, self.spec, session, trial, shelf, trainer))
+            keep_start(self.storage, shelf, trial, start_state(self.cub(trial, session)))
         if horizon.is_given:
             first["epochs"] = horizon.total(trial.epoch, self.spec.epochs)
         given = {"rules": self.rules, "checkpoints": self.policy}
@@ -308,11 +314,8 @@ class Nursery:
             KeyboardInterrupt: interrupted between two epochs of training it again.
         """
         session = self.storage.sessions.get(self.spec.name, trial.number)
-        trainer = self.trainer(trial.number)
         if session is not None:
-            shelf = self.shelf(trial.number)
-            revived = revive(self.storage, self.spec, session, trial, shelf, trainer, self.on_event)
-            return end_state(revived, trial, trainer)
+            return end_state(self.cub(trial, session), self.on_event)
         if trial.parent is not None:
             raise CheckpointError(
                 f"the last state of {trial.name} cannot be had: it goes on from {trial.parent}, and its own states are "
@@ -320,6 +323,7 @@ class Nursery:
             )
         if trial.epoch:
             self.on_event(f"training {trial.name} again to its epoch {trial.epoch}")
+        trainer = self.trainer(trial.number)
         again = trainer.advance(None, trial.params, min(trial.epoch, 1))
         while again.state is not None and again.state.epoch < trial.epoch:
             if self.is_interrupted():
@@ -341,8 +345,7 @@ class Nursery:
         session = self.storage.sessions.get(self.spec.name, trial.number)
         if session is None:
             return self.last_state(trial), trial.params
-        shelf, trainer = self.shelf(trial.number), self.trainer(trial.number)
-        passed = passed_state(self.storage, self.spec, session, trial, shelf, trainer, self.is_interrupted)
+        passed = passed_state(self.cub(trial, session), self.is_interrupted)
         return passed.state, passed.course.params
 
     def _compare(self, trial: Trial, again: Mapping[str, float]) -> None:

@@ -10,7 +10,8 @@ from caviar.errors import CheckpointError, RequestRejected
 from caviar.panda.course import check_set
 from caviar.panda.found import found_branch
 from caviar.panda.shelf import pinned
-from caviar.records import Intervention, StoredCheckpoint
+from caviar.records import Intervention, StoredCheckpoint, Trial
+from caviar.training.checkpoint import Checkpoint
 from caviar.training.state import TrainState
 from caviar.wording import command
 
@@ -79,7 +80,7 @@ def _stop(run: LiveRun, asked: Intervention) -> Outcome:
 
 
 def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
-    target, state, warning = _target(run, asked.arguments)
+    target, loaded, warning = _target(run, asked.arguments)
     settings = check_set(rest, epochs_done=target.epoch) if (rest := settings_of(asked.arguments)) else {}
     here = run.state
     before = {name: run.course.value(name) for name in settings}
@@ -95,7 +96,7 @@ def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
         arguments={**asked.arguments, **settings},
         before={**before, "epoch": here.epoch, "batch": here.batch, "step": here.step},
         after={**settings, "epoch": target.epoch, "batch": target.batch, "step": target.step},
-        state=state,
+        state=loaded.state,
         target=target,
         pinned=_all_pinned(
             pinned(target, "rollback"),
@@ -107,20 +108,20 @@ def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
 
 def _branch(run: LiveRun, asked: Intervention) -> Outcome:
     left_behind = [c for c in run.scribe.checkpoints if c.abandoned]
-    target, _, warning = _target(run, asked.arguments, left_behind)
+    target, loaded, warning = _target(run, asked.arguments, left_behind)
     trial = found_branch(
         run.storage,
         run.spec,
         run.root,
         run.trial,
-        run.shelf,
         target,
+        loaded,
         asked,
         epochs=run.course.epochs,
     )
+    note = note_on_best(asked.arguments, run.best_epoch, target, run.checkpoints)
     return Outcome(
-        message=f"{trial.name} goes on from epoch {target.epoch}: {command('panda', 'start', trial.name)}"
-        f"{note_on_best(asked.arguments, run.best_epoch, target, run.checkpoints)}{warning}",
+        message=describe_branch(trial, target, note + warning),
         arguments=asked.arguments,
         after={"number": trial.number, "epoch": target.epoch},
         pinned=(pinned(target, "branch"),),
@@ -142,6 +143,11 @@ VERBS: Mapping[str, Verb] = {
 def settings_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a rollback or branch sets, without where it goes."""
     return {name: value for name, value in arguments.items() if name not in ("to", "at")}
+
+
+def describe_branch(made: Trial, target: StoredCheckpoint, notes: str) -> str:
+    """Return what became of the request for a branch, and how to train it."""
+    return f"{made.name} goes on from epoch {target.epoch}: {command('panda', 'start', made.name)}{notes}"
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -193,12 +199,12 @@ def choose_checkpoints(
 
 def _target(
     run: LiveRun, arguments: Mapping[str, Any], left_behind: Sequence[StoredCheckpoint] = ()
-) -> tuple[StoredCheckpoint, TrainState, str]:
-    """Return the checkpoint that a request means, its state, and a warning where it is not the first choice."""
+) -> tuple[StoredCheckpoint, Checkpoint, str]:
+    """Return the checkpoint that a request means, what it holds, and a warning where it is not the first choice."""
     warning = ""
     for checkpoint in choose_checkpoints(run.checkpoints, arguments, run.epoch, run.best_epoch, left_behind):
         try:
-            return checkpoint, run.shelf.load(checkpoint).state, warning
+            return checkpoint, run.shelf.load(checkpoint), warning
         except CheckpointError as error:
             warning += f"; WARNING: {error}"
     raise RequestRejected(f"no checkpoint can be read{warning}")
