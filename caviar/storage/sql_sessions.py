@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from caviar.errors import PandaBusy, RequestRejected, TrialNotFound
 from caviar.records import Intervention, Params, Session, Status, StoredCheckpoint, Trial, TrialResult, TrialState
 from caviar.storage import bulk, codec, holder, leases, schema, session_rows
-from caviar.storage.base import Sessions
+from caviar.storage.sessions import Sessions
 from caviar.wording import command
 
 if TYPE_CHECKING:
