@@ -17,6 +17,7 @@ from caviar.records import CLEAR_METRICS, EPOCH_METRICS, DataSpec, Direction, St
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.training.hyperparameters import Hyperparameters, check_param
 from caviar.training.source import is_same_code
+from caviar.wording import command
 
 DEFAULT_EPOCHS = 20
 #: Trials of a study, times that the best are trained again, workers: more than anybody has, so that they were mistyped.
@@ -114,7 +115,7 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
     Raises:
         StudyMismatch: a setting differs; the message says which.
     """
-    differences = []
+    differences: list[str] = []
     for field in fields(found):
         had = getattr(found, field.name)
         wanted = asked.get(field.name, had)
@@ -133,10 +134,16 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
         only_space = len(differences) == 1 and differences[0].startswith("another space")
         version = found.space_version + 1
         new = f", give --new-space to draw further trials from this one as version {version}," if only_space else ","
-        raise StudyMismatch(
-            f"study {found.name!r} exists with {' and '.join(differences)}; leave these out to go on with it{new} or "
-            "take another study name"
-        )
+        rest = f"leave these out to go on with it{new} or take another study name"
+        if _is_edited(found.trainable, asked.get("trainable")):  # which leaving it out would not help
+            anew = command("delete", found.name)
+            rest = f"take another study name, bring the file back to what it was, or begin anew: {anew}"
+        raise StudyMismatch(f"study {found.name!r} exists with {' and '.join(differences)}; {rest}")
+
+
+def _is_edited(had: TrainableSpec | None, wanted: TrainableSpec | None) -> bool:
+    """Return whether code is asked for that was another when its study was made."""
+    return had is not None and wanted is not None and had.name == wanted.name and not is_same_code(had, wanted)
 
 
 def _word(value: Any) -> str:
@@ -151,7 +158,7 @@ def _differences_of_code(had: TrainableSpec | None, wanted: TrainableSpec | None
         return [f"the built-in network, not {wanted.name}"]
     if is_same_code(had, wanted):
         return []
-    if had.name == wanted.name:
+    if _is_edited(had, wanted):
         return [f"{had.name} as it was before it was changed"]
     return [f"trainable {had.name}, not {wanted.name}"]
 

@@ -71,7 +71,9 @@ def print_trials(
         elif format == "csv":
             _print_csv(found())
         elif format == "table":
-            print_table([_table_row(trial) for trial in found()], "no trials match")
+            trials = list(found())
+            has_versions = any(trial.space_version > 1 for trial in trials)
+            print_table([_table_row(trial, has_versions) for trial in trials], "no trials match")
         else:
             print_rows([flat_row(trial) for trial in found()], format, CSV_COLUMNS, "")
     finally:
@@ -178,9 +180,9 @@ def _print_params_and_metrics(row: dict[str, Any]) -> None:
         print_values(row[kind])
 
 
-def _table_row(trial: Trial) -> dict[str, Any]:
+def _table_row(trial: Trial, has_versions: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial.name, "state": trial.state.value, "value": trial.value, "epoch": trial.epoch}
-    if trial.space_version > 1:
+    if has_versions:
         row["space_version"] = trial.space_version
     row |= trial.params
     row |= {name: value for name, value in trial.metrics.items() if name not in row}

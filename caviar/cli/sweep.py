@@ -13,7 +13,7 @@ from caviar.checks import counted_to
 from caviar.cli.display import SweepDisplay
 from caviar.cli.interrupt import interruptible
 from caviar.cli.rows import CSV_COLUMNS, trial_row
-from caviar.cli.tables import print_values
+from caviar.cli.tables import print_values, shown
 from caviar.opening import create_study
 from caviar.records import Direction, SweepResult
 from caviar.refining import can_refine
@@ -128,6 +128,9 @@ def _print_best(study: Study, result: SweepResult, storage: str | None) -> None:
     name, best = study.name, result.progress.best
     if best is None:
         print(f"no trial of {name!r} is COMPLETE; see: {command('query', name, storage=storage)}")
+        for failed in study.trials(where="state = 'FAIL'", limit=1):
+            whole = command("show", failed.name, storage=storage)
+            print(f"{failed.name} failed: {shown(failed.error or '')}; see: {whole}")
         return
     metric = study.spec.metric
     print(f"best trial   {best.name}")

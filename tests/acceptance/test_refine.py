@@ -120,3 +120,14 @@ def test_refine_is_offered_where_it_works(caviar: Caviar) -> None:
 
     assert "caviar refine flowers" in caviar.run("sweep", "flowers", "--trials", "28", "--workers", "0").stdout
     caviar.run("refine", "flowers")
+
+
+def test_each_row_says_of_which_space_it_is_where_one_has_another(coarse: Caviar) -> None:
+    """The first version is a version, too."""
+    coarse.run("refine", "my flowers")
+    n = len(coarse.json("query", "my flowers", "--format", "json"))
+    coarse.run("sweep", "my flowers", "--trials", str(n + 2), "--workers", "0")
+
+    header, *lines = coarse.run("query", "my flowers").stdout.splitlines()
+    column = header.split().index("space_version") + 1  # a trial's name has two words
+    assert sorted(line.split()[column] for line in lines) == ["1"] * n + ["2"] * 2

@@ -20,6 +20,9 @@ def train(task):
     for epoch in range(task.epochs):
         yield {"f1-macro": 1 - task.params["x"] / (epoch + 1), "number": task.params["x"]}
 
+def raises(task):
+    return {"loss": task.params["y"]}
+
 def waits(task):
     open(f"begun {task.number}", "w").close()
     time.sleep(600)
@@ -80,6 +83,15 @@ def test_what_cannot_be_is_told_in_one_line(mine: Caviar, words: tuple[str, ...]
     assert message in done.stderr
 
 
+def test_a_sweep_without_a_result_says_why(mine: Caviar) -> None:
+    """With one error, whose traceback is a command away."""
+    words = ("--trainable", "mine.py:raises", *WORDS[2:], "--metric", "loss", "--trials", "2")
+    done = mine.run("sweep", "s", *words)
+
+    assert done.stdout.splitlines()[1] == "s/0 failed: KeyError: 'y'; see: caviar show s/0"
+    assert "in raises" in mine.run("show", "s/0").stdout
+
+
 def test_a_function_that_does_not_end_is_interrupted(mine: Caviar) -> None:
     """A second Ctrl-C ends it, where this process trains it; the trial waits for the next sweep."""
     words = ("sweep", "s", "--trainable", "mine.py:waits", *WORDS[2:], "--metric", "loss", "--trials", "2")
@@ -89,7 +101,7 @@ def test_a_function_that_does_not_end_is_interrupted(mine: Caviar) -> None:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    time.sleep(0.5)  # two signals at once are one
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
 

@@ -217,7 +217,8 @@ def test_a_study_goes_on_with_the_same_code_alone(storage: Storage, file: Path) 
     moved.write_text(CODE.replace("0.01", "0.02"))
     with pytest.raises(TrainableError, match="has changed since study 's' was made"):
         load_study("s", storage=storage).sweep(5, n_workers=0)
-    with pytest.raises(StudyMismatch, match=r"exists with moved.py:train as it was before it was changed"):
+    advice = "take another study name, .* or begin anew: caviar delete s$"
+    with pytest.raises(StudyMismatch, match=rf"exists with moved.py:train as it was before it was changed; {advice}"):
         make_study(storage, moved)
     with pytest.raises(StudyMismatch, match=r"exists with trainable moved.py:train, not moved.py:score"):
         make_study(storage, moved, "score")
