@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from caviar.space import Int as Int
     from caviar.space import SearchSpace as SearchSpace
     from caviar.study import Study as Study
-    from caviar.training.function import Task as Task
+    from caviar.training.task import Task as Task
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ _HOMES = {
     "Model": "caviar.model",
     "SearchSpace": "caviar.space",
     "Study": "caviar.study",
-    "Task": "caviar.training.function",
+    "Task": "caviar.training.task",
     "create_study": "caviar.opening",
     "load_model": "caviar.model",
     "load_study": "caviar.opening",

@@ -13,13 +13,13 @@ from caviar.recorder import Recorder
 from caviar.records import Intervention, Status, Trial
 from caviar.storage.base import Storage
 from caviar.storage.holder import is_dead
-from caviar.training.state import TrainState
+from caviar.training.state import State
 
 #: How often the coordinator looks whether somebody wants to babysit one of its trials.
 _LOOK_S = 0.25
 
 #: Makes a trial a babysat one: the trial as it stands, its state (None: untrained), and the request for it.
-HandOver = Callable[[Trial, TrainState | None, Intervention], None]
+HandOver = Callable[[Trial, State | None, Intervention], None]
 
 
 class Handed(Enum):
@@ -76,7 +76,7 @@ class Requests:
         except StorageUnreachable:
             return
 
-    def give(self, trial: Trial, state: TrainState | None, request: Intervention) -> Handed:
+    def give(self, trial: Trial, state: State | None, request: Intervention) -> Handed:
         """Hand a trial over as it stands, unless nobody waits for it any more."""
         assert self._hand_over is not None
         if is_dead(str(request.arguments.get("holder"))):

@@ -11,7 +11,8 @@ from caviar.records import Reason, StudySpec, Trial, TrialState
 
 def is_partial(spec: StudySpec, outcome: TrialOutcome) -> bool:
     """Return whether a trial has done well so far, and there is more of it to train: a function ends when it wants."""
-    return outcome.state is TrialState.COMPLETE and outcome.epoch < spec.epochs and spec.trainable is None
+    goes_on = spec.trainable is None or outcome.train_state is not None
+    return outcome.state is TrialState.COMPLETE and outcome.epoch < spec.epochs and goes_on
 
 
 def trial_after(

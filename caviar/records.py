@@ -130,6 +130,10 @@ class StudySpec:
     #: Which version of the space this is, counted from 1: a study's space may be changed, explicitly.
     space_version: int = 1
 
+    def direction_of(self, metric: str) -> Direction | None:
+        """Return which way a metric is better; None where nobody has said."""
+        return self.direction if metric == self.metric else clear_direction(metric)
+
     def rank(self, trial: Trial) -> tuple[float, float, int]:
         """Return what orders trials, best first: value, `val_loss`, number. Without a value they come last."""
         value = math.inf if trial.value is None else self.direction.sign * trial.value

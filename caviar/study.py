@@ -15,11 +15,13 @@ from caviar.errors import DataError, DataNotFound, SettingsError, TrialNotFound
 from caviar.nn.kernel import choose_kernel
 from caviar.records import (
     Intervention,
+    Params,
     Reports,
     StudySpec,
     StudySummary,
     SweepProgress,
     SweepResult,
+    TrainableSpec,
     Trial,
     TrialState,
 )
@@ -27,7 +29,7 @@ from caviar.repeats import Retest, retest_study
 from caviar.storage import Storage
 from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers
 from caviar.training.dataset import Dataset
-from caviar.training.source import refuse_loading, unchanged
+from caviar.training.source import is_function, refuse_loading, unchanged
 from caviar.wording import command
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from caviar.panda.start import Nursery
     from caviar.search.refine import Refinement
     from caviar.sweep import PlanRepeats
-    from caviar.training.state import TrainState
+    from caviar.training.state import State
 
 
 class Study:
@@ -75,9 +77,14 @@ class Study:
         return self._load()[0]
 
     @property
+    def _data_of_workers(self) -> Dataset | None:
+        """The data; None where code of the user's trains on its own."""
+        return None if self.spec.trainable is not None and not self.spec.data.source else self.data
+
+    @property
     def preparation(self) -> Preparation:
         """How the data was prepared, to prepare other examples alike; raises as :meth:`model` does."""
-        self._refuse_function()
+        self._refuse_own()
         return self._load()[1]
 
     @property
@@ -230,9 +237,9 @@ class Study:
 
     def _prepare(self) -> Dataset | None:
         """Load the data and have the kernel ready, whose code the workers of this machine then find on the disk."""
-        if self.spec.trainable is not None:
-            return self.data if self.spec.data.source else None
-        data = self.data
+        data = self._data_of_workers
+        if data is None or self.spec.trainable is not None:
+            return data
         choose_kernel(self.spec.kernel).prepare(self.spec.dtype)
         return data
 
@@ -320,15 +327,65 @@ class Study:
             KeyboardInterrupt: interrupted.
         """
         from caviar.model import model_of
+        from caviar.training.state import TrainState
 
-        self._refuse_function()
+        self._refuse_own()
+        then, params, state = self._state(trial, epoch, on_event, is_interrupted)
+        data, preparation = self._load()
+        assert isinstance(state, TrainState)
+        return model_of(replace(then, params=params), state, preparation, data.fingerprint)
+
+    def own_model(
+        self,
+        trial: Trial | int | None = None,
+        *,
+        epoch: int | str | None = None,
+        on_event: Callable[[str], None] | None = None,
+        is_interrupted: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """Return the model of the user's own that a trial ended with, or had on the way: an object of their class.
+
+        Args:
+            trial, epoch, on_event, is_interrupted: as for :meth:`model`.
+
+        Raises:
+            SettingsError, TrialNotFound, CheckpointError, KeyboardInterrupt: as :meth:`model`.
+            TrainableError: the study is trained by a function, whose models are not known, or its file has changed.
+        """
+        from caviar.training.function import restored
+        from caviar.training.state import OwnState
+        from caviar.training.task import Assignment
+
+        if self.spec.trainable is None:
+            raise SettingsError(f"study {self.name!r} is trained by the built-in network: use model()")
+        then, params, state = self._state(trial, epoch, on_event, is_interrupted)
+        assert isinstance(state, OwnState)
+        given = Assignment(
+            spec=self._own_models(self.spec.trainable),
+            study=self.name,
+            metric=self.spec.metric,
+            epochs=self.spec.epochs,
+            number=then.number,
+            key=state.key,
+            params=params,
+            data=self._data_of_workers,
+        )
+        return restored(given, state)
+
+    def _state(
+        self,
+        trial: Trial | int | None,
+        epoch: int | str | None,
+        on_event: Callable[[str], None] | None,
+        is_interrupted: Callable[[], bool],
+    ) -> tuple[Trial, Params, State]:
+        """Return a trial as it was after an epoch, the params that were in force, and the state of its model."""
         chosen = self.best_trial if trial is None else self.storage.get_trial(self.name, _number(trial))
         if chosen is None:
             raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial, so it has no best one; sweep it first")
         if chosen.state is not TrialState.COMPLETE:
             raise SettingsError(f"only a COMPLETE trial has a model to use, found {chosen.name} {chosen.state}")
         then = chosen if epoch is None else self._as_of(chosen, epoch)
-        data, preparation = self._load()
         nursery = self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted)
         try:
             state, params = nursery.last_state(chosen) if then is chosen else None, then.params
@@ -338,7 +395,7 @@ class Study:
             nursery.executor.close()
         if is_interrupted():  # while what cannot be interrupted was done
             raise KeyboardInterrupt
-        return model_of(replace(then, params=params), state, preparation, data.fingerprint)
+        return then, params, state
 
     def _as_of(self, trial: Trial, epoch: int | str) -> Trial:
         """Return a trial as it was at the end of one of its epochs."""
@@ -411,8 +468,10 @@ class Study:
     def _nursery(self, address: str | None, **settings: Any) -> Nursery:
         from caviar.panda.start import Nursery
 
-        self._refuse_function()
-        data = self.data
+        spec = self.spec
+        if spec.trainable is not None:
+            spec = replace(spec, trainable=self._own_models(spec.trainable))
+        data = self._data_of_workers
         executor = make_executor(address, None if address else 0)
         try:
             executor.load(data)
@@ -420,17 +479,27 @@ class Study:
             executor.close()
             raise
         root = checkpoint_folder(self.storage)
-        return Nursery(storage=self.storage, spec=self.spec, data=data, executor=executor, root=root, **settings)
+        return Nursery(storage=self.storage, spec=spec, data=data, executor=executor, root=root, **settings)
 
-    def _refuse_function(self) -> None:
-        """Refuse what needs the states of models, where a function trains them."""
+    def _own_models(self, code: TrainableSpec) -> TrainableSpec:
+        """Return the class of the user's own models as it is on this machine; refuse a function."""
+        if is_function(code):
+            raise SettingsError(
+                f"study {self.name!r} is trained by {code.name}, a function that trains in one go: only the built-in "
+                "network, and models of a class with train_epoch, state_dict and load_state_dict, are babysat; see "
+                "docs/trainables.md"
+            )
+        return unchanged(code, self.name)
+
+    def _refuse_own(self) -> None:
+        """Refuse what the built-in network alone can do."""
         if self.spec.trainable is not None:
             raise SettingsError(
                 f"study {self.name!r} is trained by {self.spec.trainable.name}, whose models are its own: only the "
-                "built-in network can be babysat, exported as a model and used to predict"
+                "built-in network is exported as a model and used to predict; in Python, own_model() returns yours"
             )
 
-    def _hand_over(self, trial: Trial, state: TrainState | None, answer: Intervention) -> None:
+    def _hand_over(self, trial: Trial, state: State | None, answer: Intervention) -> None:
         from caviar.panda.found import hand_over
 
         hand_over(self.storage, self.spec, checkpoint_folder(self.storage), trial, state, answer)

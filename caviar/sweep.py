@@ -36,6 +36,7 @@ from caviar.storage.holder import new_holder
 from caviar.storage.spool import DEFAULT_FOLDER, Spool
 from caviar.training.agreement import another
 from caviar.training.dataset import Dataset
+from caviar.training.source import is_class_of_models
 
 #: Trials sampled and added to the database at a time: memory stays flat however many there are to be. The first are
 #: few, so that no worker waits while many are drawn.
@@ -114,7 +115,8 @@ class _Sweep:
         self.n_trials = n_trials
         self.on_progress, self.is_interrupted = on_progress, is_interrupted
         self.sampler = TrialSampler(SearchSpace.from_dict(spec.space), spec.seed)
-        self.planner = Planner(data if spec.trainable is None else None)
+        own = spec.trainable
+        self.planner = Planner(data if own is None else None, has_states=own is None or is_class_of_models(own))
         self.left: list[Trial] = []  # of an earlier sweep, to be trained once the pruning lets them
         self.pool = Pool(self.planner.cost)
         self.begun: dict[int, TrialResult] = {}  # trials that are trained in several slices, as they last stood
@@ -300,6 +302,7 @@ class _Sweep:
             trainable=self.spec.trainable,
             metric=self.spec.metric,
             study=self.spec.name,
+            epochs=self.spec.epochs,
             expected_s=self.planner.seconds(tasks),
             bar=bar,
         )

@@ -7,16 +7,17 @@ import math
 import sys
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from caviar.bootstrap import checkpoint_folder, make_storage
 from caviar.cli.arguments import author, split_trial_name
 from caviar.cli.panda_rows import intervention_row, outcome_line
 from caviar.errors import PandaBusy, SettingsError
+from caviar.panda.adjustable import Adjustable, adjustable_of
 from caviar.panda.asking import ask, is_running
-from caviar.panda.course import check_set
+from caviar.panda.course import settings_of
 from caviar.panda.resting import branch_at_rest
-from caviar.panda.verbs import settings_of
 from caviar.records import Intervention, Status
 from caviar.storage import Storage
 
@@ -42,7 +43,7 @@ def ask_and_print(
         trial=f"{study}/{number}",
         token=token or uuid.uuid4().hex,
         kind=kind,
-        arguments=_checked(kind, arguments),
+        arguments=arguments,
         author=author(),
         note=note,
     )
@@ -64,23 +65,25 @@ def ask_and_print(
 
 def _ask(storage: Storage, asked: Intervention, timeout_s: float) -> Intervention:
     study, number = split_trial_name(asked.trial)
-    trial = storage.get_trial(study, number)
+    spec, trial = storage.get_study(study), storage.get_trial(study, number)
+    adjustable = adjustable_of(spec, trial.params)
+    asked = replace(asked, arguments=_checked(asked.kind, asked.arguments, adjustable))
     session = storage.sessions.get(study, number)
     if asked.kind == "branch" and (session is None or not is_running(session)):
         try:
-            return branch_at_rest(storage, storage.get_study(study), checkpoint_folder(storage), trial, asked)
+            return branch_at_rest(storage, spec, checkpoint_folder(storage), trial, asked)
         except PandaBusy:  # somebody has just started it
             pass
     return ask(storage, asked, timeout_s=timeout_s)
 
 
-def _checked(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(kind: str, arguments: Mapping[str, Any], adjustable: Adjustable) -> dict[str, Any]:
     """Return the arguments with their types put right; what depends on the model is checked by who trains it.
 
     Raises:
         RequestRejected: a setting is not adjustable or not valid.
     """
     if kind == "set":
-        return check_set(arguments)
+        return adjustable.check(arguments)
     settings = settings_of(arguments)
-    return {**arguments, **(check_set(settings) if settings else {})}
+    return {**arguments, **(adjustable.check(settings) if settings else {})}

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -19,7 +19,7 @@ from caviar.cli.tables import duration, short, shown
 from caviar.panda.course import STEERING
 from caviar.panda.session import PandaSession
 from caviar.panda.watch import History
-from caviar.records import Report, TrialState
+from caviar.records import Direction, Report, TrialState
 from caviar.training.hyperparameters import Hyperparameters
 
 #: Seconds between two plain lines about epochs; what happens is always told.
@@ -38,6 +38,16 @@ _MOST_PLOT_LINES = 22
 #: Characters from which on there is room for two plots side by side.
 _TWO_PLOTS = 64
 _BAR_WIDTH = 16
+
+
+#: Metrics that one plot shows, each with its name there and its colour.
+_Curves = dict[str, tuple[str, str]]
+_OF_NETWORK: tuple[_Curves, _Curves] = (
+    {"train_loss": ("train", "cyan"), "val_loss": ("val", "yellow")},
+    {"val_accuracy": ("val", "green")},
+)
+#: Of the metrics of a model of the user's own, in one plot.
+_COLOURS = ("yellow", "cyan", "green")
 
 
 class PandaDisplay:
@@ -71,9 +81,15 @@ class PandaDisplay:
             self._live.console.print(Text(line, style="yellow"))
 
     @contextmanager
-    def watch(self, panda: PandaSession, *, n_examples: int) -> Iterator[None]:
-        """Show a session until it is left."""
-        self._panda, self._n_examples = panda, n_examples
+    def watch(self, panda: PandaSession, *, n_examples: int | None) -> Iterator[None]:
+        """Show a session until it is left.
+
+        Args:
+            panda: the session.
+            n_examples: of the training part; None where nobody knows what an epoch of the model trains on.
+        """
+        self._panda, self._n_examples = panda, n_examples or 1
+        self._is_own = n_examples is None
         if not self._console.is_terminal:
             of = "until stopped" if panda.epochs is None else f"{panda.epochs} epochs in all"
             print(f"{panda.trial.name}: at epoch {panda.epoch}, {of}", file=sys.stderr, flush=True)
@@ -153,15 +169,19 @@ class PandaDisplay:
             size = {"width": columns, "height": height}
             return plot(title, curves, **size, marks=marks, may_be_log=may_be_log, is_plain=self._is_plain)
 
-        left = draw("loss", {"train_loss": ("train", "cyan"), "val_loss": ("val", "yellow")}, may_be_log=True)
-        if width < _TWO_PLOTS:
-            return left
-        # by powers of ten, an accuracy would show little of what is near 1
-        right = draw("accuracy", {"val_accuracy": ("val", "green")}, may_be_log=False)
-        for one, other in zip(left, right, strict=True):
+        losses, gains = _OF_NETWORK if not self._is_own else _of_own_model(panda, history)
+        left, right = ("less is better", "more is better") if self._is_own else ("loss", "accuracy")
+        plots = [draw(left, losses, may_be_log=True)] if losses or not gains else []
+        if gains and (width >= _TWO_PLOTS or not plots):
+            # by powers of ten, an accuracy would show little of what is near 1
+            plots.append(draw(right, gains, may_be_log=False))
+        if len(plots) == 1:
+            return plots[0]
+        left_plot, right_plot = plots
+        for one, other in zip(left_plot, right_plot, strict=True):
             one.pad_right(columns + 1 - one.cell_len)
             one.append_text(other)
-        return left
+        return left_plot
 
     def _remember_abandoned(self, panda: PandaSession) -> None:
         """Keep the part of the curves that a rollback has left behind, so that it can be seen beside the new one."""
@@ -178,7 +198,9 @@ class PandaDisplay:
         text = Text(" ")
         if not rate:
             return text.append("paused" if panda.is_paused else "measuring the speed ...", "dim")
-        text.append(f"{rate / self._n_examples:,.3g} epochs/s", "bold").append(f"  {rate:,.0f} examples/s")
+        text.append(f"{rate / self._n_examples:,.3g} epochs/s", "bold")
+        if not self._is_own:
+            text.append(f"  {rate:,.0f} examples/s")
         text.append(f"  trained for {duration(panda.seconds)}")
         if panda.epochs is not None and not panda.is_over:
             left = panda.epochs * self._n_examples - panda.state.epoch * self._n_examples - panda.state.position
@@ -238,8 +260,22 @@ def _metrics(panda: PandaSession) -> Text:
     return text
 
 
+def _of_own_model(panda: PandaSession, history: History) -> tuple[_Curves, _Curves]:
+    """Return the metrics of which less is better, and those of which more is, each with its name and colour."""
+    reported: Mapping[str, float] = history[max(history)] if history else {}
+    found: tuple[_Curves, _Curves] = {}, {}
+    for name in sorted(reported, key=lambda name: name != panda.spec.metric):  # the study's own in any case
+        way = panda.spec.direction_of(name)
+        curves = found[way is Direction.MAXIMIZE]
+        if way is not None and len(curves) < len(_COLOURS):
+            curves[name] = (name, _COLOURS[len(curves)])
+    return found
+
+
 def _settings(panda: PandaSession) -> Text:
     params = panda.params
+    if panda.spec.trainable is not None:
+        return Text(" ").append("  ".join(f"{name} {short(value)}" for name, value in params.items()))
     rate, decay = params["learning_rate"], params["learning_rate_decay"]
     text = Text(" learning_rate ").append(short(rate), "bold")
     if decay:

@@ -63,7 +63,10 @@ def run_start(
             is_interrupted=is_interrupted,
         )
         try:
-            with session as panda, display.watch(panda, n_examples=len(study.data.train)):
+            with (
+                session as panda,
+                display.watch(panda, n_examples=None if study.spec.trainable else len(study.data.train)),
+            ):
                 for report in panda:
                     display.update(report)
         except KeyboardInterrupt:
@@ -118,9 +121,12 @@ def _text(study: Study, panda: PandaSession, url: str | None) -> str:
     lines = [f"{trial.name:12} {_how_it_was_left(panda)}" + (f" ({trial.reason})" if trial.reason else "")]
     if trial.parent:
         lines.append(f"{'from':12} epoch {trial.parent_epoch} of {trial.parent}")
-    for metric, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
-        if metric in trial.metrics:
-            lines.append(f"{label:12} {trial.metrics[metric]:.4f} accuracy")
+    if study.spec.trainable is not None:
+        lines += [f"{name:12} {value:.6g}" for name, value in trial.metrics.items()]
+    else:
+        for metric, label in (("val_accuracy", "validation"), ("test_accuracy", "test")):
+            if metric in trial.metrics:
+                lines.append(f"{label:12} {trial.metrics[metric]:.4f} accuracy")
     lines.append(f"{'checkpoints':12} {kept_epochs(panda.checkpoints)}; best epoch {panda.best_epoch}")
     lines += [f"  {key:20} {short(value)}" for key, value in trial.params.items()]
     asking = (("panda", "log"), ("panda", "compare")) if panda.interventions else (("show",),)

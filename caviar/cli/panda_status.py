@@ -11,8 +11,9 @@ from caviar.cli.panda_rows import checkpoint_row, intervention_row, kept_epochs,
 from caviar.cli.tables import print_table, short, sparkline
 from caviar.cli.tables import shown as escaped
 from caviar.errors import PandaNotRunning
+from caviar.panda.adjustable import adjustable_of
 from caviar.panda.asking import condition, trains_again_to
-from caviar.panda.course import ADJUSTABLE, Course, fold
+from caviar.panda.course import Course, fold
 from caviar.panda.revive import applied_of
 from caviar.panda.shelf import Shelf
 from caviar.records import Session, Status
@@ -41,7 +42,7 @@ def print_pandas(as_json: bool, url: str | None) -> int:
             "epoch": row["epoch"],
             "of": "-" if row["epochs"] is None else str(row["epochs"]),
             **{name: value for name, value in row["metrics"].items() if name != "train_loss"},
-            "learning_rate": row["settings"]["learning_rate"],
+            "learning_rate": row["settings"].get("learning_rate"),
             "from": row["parent"],
             "interventions": row["n_interventions"],
         }
@@ -129,6 +130,6 @@ def _row(storage: Storage, session: Session) -> dict[str, Any]:
         "parent": trial.parent,
         "parent_epoch": trial.parent_epoch,
         "metrics": dict(trial.metrics),
-        "settings": {name: course.value(name) for name in ADJUSTABLE if name != "epochs"},
+        "settings": adjustable_of(spec, trial.params).settings({**course.params, **course.next_params}),
         "n_interventions": len(applied),
     }

@@ -14,8 +14,8 @@ from caviar.cli.arguments import split_trial_name
 from caviar.cli.rows import trial_row
 from caviar.cli.tables import short
 from caviar.errors import SettingsError
+from caviar.panda.course import settings_of
 from caviar.panda.revive import applied_of
-from caviar.panda.verbs import settings_of
 from caviar.records import Session, Trial
 from caviar.storage import Storage
 from caviar.wording import counted

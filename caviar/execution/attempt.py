@@ -14,7 +14,7 @@ import numpy as np
 
 from caviar.execution.base import Bar, TrialOutcome, TrialTask
 from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
-from caviar.training.state import TrainState
+from caviar.training.state import State
 
 #: Characters of an error and of a traceback that are kept.
 _LONGEST_ERROR, _LONGEST_TRACE = 1_000, 100_000
@@ -34,9 +34,10 @@ class Attempt:
     def __init__(self, task: TrialTask, metrics: tuple[str, ...] = EPOCH_METRICS, file: str | None = None) -> None:
         self.task = task
         self._file = file
-        self.epoch = 0
-        self.state: TrainState | None = task.state
-        self.reports = Reports(1, metrics, np.empty((0, len(metrics))))
+        #: Epochs completed, here and before.
+        self.epoch = self._begun = task.state.epoch if task.state else 0
+        self.state: State | None = task.state
+        self.reports = Reports(self._begun + 1, metrics, np.empty((0, len(metrics))))
         #: Metrics that were reported one epoch after the other.
         self._rows: list[Mapping[str, float]] = []
         #: What it gives on the test part, where it is judged.
@@ -61,7 +62,7 @@ class Attempt:
     def report(self, metrics: Mapping[str, float]) -> None:
         """Note the metrics of one more epoch, which have the same names each time."""
         self._rows.append(metrics)
-        self.epoch = len(self._rows)
+        self.epoch = self._begun + len(self._rows)
 
     def run(self, train: Callable[[Attempt], None]) -> TrialOutcome:
         """Train it to its end, and return what became of it: also where an exception ends it."""
@@ -75,7 +76,7 @@ class Attempt:
             self._error = _clipped(_line(failure), _LONGEST_ERROR)
         if self._rows:
             values = np.array([list(metrics.values()) for metrics in self._rows])  # E,K
-            self.reports = Reports(1, tuple(self._rows[0]), values)
+            self.reports = Reports(self._begun + 1, tuple(self._rows[0]), values)
         return TrialOutcome(
             number=self.task.number,
             state=_STATES.get(self._reason, TrialState.FAIL),

@@ -15,7 +15,7 @@ from caviar.execution.facts import ClusterFacts
 from caviar.nn.initial import Key
 from caviar.records import Direction, Params, Reports, TrainableSpec, TrialState
 from caviar.training.dataset import Dataset
-from caviar.training.state import Point, TrainState
+from caviar.training.state import Point, State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class TrialTask:
     #: Epochs after which it ends, PRUNED, where it has not reached a bar, the earliest first.
     bars: tuple[tuple[int, Bar], ...] = ()
     #: Where to start; None is the beginning.
-    state: TrainState | None = None
+    state: State | None = None
     #: Return the state reached.
     keep_state: bool = False
     #: Judge the state reached on the test part.
@@ -74,8 +74,9 @@ class Slice:
     #: What trains them, and the metric that it has to report; None is the built-in network.
     trainable: TrainableSpec | None = None
     metric: str = ""
-    #: Name of the study.
+    #: Name of the study, and the epochs of its trials.
     study: str = ""
+    epochs: int = 0
     #: Of the best trial so far. Those that end here and reach it may be the best now, and are judged on the test part,
     #: also where no task asks for that.
     bar: Bar | None = None
@@ -101,7 +102,7 @@ class TrialOutcome:
     #: Where the task asks for it, or the trial has reached the bar of its slice.
     test_metrics: dict[str, float] | None = None
     #: Where the task asks for it.
-    train_state: TrainState | None = None
+    train_state: State | None = None
 
 
 class Outcomes(list[TrialOutcome]):

@@ -42,10 +42,13 @@ class Planner:
     """Estimates what trials cost, learns from what they took, and takes the next slice from a pool.
 
     Args:
-        data: that the built-in network trains on; None where a function trains, whose trials are thought to cost alike.
+        data: that the built-in network trains on; None where code of the user's trains, whose trials are thought to
+            cost alike.
+        has_states: whether a trial can go on from where a slice ended.
     """
 
-    def __init__(self, data: Dataset | None) -> None:
+    def __init__(self, data: Dataset | None, *, has_states: bool = True) -> None:
+        self._has_states = has_states
         self._shape: tuple[int, int, int, int] | None = None
         if data is not None:
             self._shape = len(data.train), len(data.validation), data.n_features, data.n_classes
@@ -122,7 +125,7 @@ class Planner:
 
         A function is trained to its end: nobody knows its state.
         """
-        if self._shape is None:
+        if not self._has_states:
             return task
         assert isinstance(task.until, int)
         done = task.state.epoch if task.state else 0

@@ -16,6 +16,7 @@ from caviar.records import Reports
 from caviar.training.advance import advance, initial_state, test_metrics
 from caviar.training.dataset import Dataset
 from caviar.training.progress import Progress
+from caviar.training.state import OwnState, TrainState
 
 
 def run_slice(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
@@ -62,6 +63,7 @@ def _run_task(task: TrialTask, bar: Bar | None, data: Dataset, kernel: Kernel) -
 def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress, Bar | None]:
     """Train a task to its end, or to the first bar that it does not reach, which comes back with the progress."""
     state, bars = task.state or initial_state(task.key, task.params, data), dict(task.bars)
+    assert isinstance(state, TrainState)
     parts, missed = [], None
     for until in (*(epoch for epoch in bars if state.epoch < epoch < task.last_epoch), task.until):
         progress = advance(state, task.params, data, until, kernel=kernel)
@@ -78,8 +80,9 @@ def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress, Ba
 
 
 def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
-    """Train each task by a function of the user's."""
+    """Train each task by code of the user's."""
     from caviar.training.function import reported
+    from caviar.training.task import Assignment
 
     spec, metric = slice.trainable, slice.metric
     assert spec is not None
@@ -87,7 +90,22 @@ def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
     def train(attempt: Attempt) -> None:
         task = attempt.task
         bars = dict(task.bars)
-        found = reported(spec, slice.study, task.key, task.params, task.last_epoch, data, metric)
+        given = Assignment(
+            spec=spec,
+            study=slice.study,
+            metric=metric,
+            epochs=slice.epochs,
+            number=task.number,
+            key=task.state.key if task.state else task.key,
+            params=task.params,
+            data=data,
+        )
+
+        def keep(state: OwnState) -> None:
+            attempt.state = state
+
+        assert task.state is None or isinstance(task.state, OwnState)
+        found = reported(given, task.last_epoch, task.state, keep if task.keep_state else None)
         with one_thread_each(), closing(found):
             for metrics in found:
                 if not math.isfinite(metrics[metric]):

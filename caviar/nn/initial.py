@@ -77,13 +77,17 @@ def epoch_order(key: Key, epoch: int, n_examples: int) -> np.ndarray:
     return order
 
 
-def function_seed(key: Key) -> int:
-    """Return the seed of a trial that a function of the user's trains, 0 to 2**31 - 1, which every framework takes.
+def function_seed(key: Key, epoch: int = 0) -> int:
+    """Return the seed of a trial that code of the user's trains, 0 to 2**31 - 1, which every framework takes.
+
+    Args:
+        key: (study seed, trial number).
+        epoch: that is trained, counted from 1; 0 is the seed of the trial itself.
 
     Raises:
         SettingsError: a number of the key is out of bounds.
     """
-    return int(_generator(key, _FUNCTION, 0).integers(2**31))
+    return int(_generator(key, _FUNCTION, epoch).integers(2**31))
 
 
 def _generator(key: Key, purpose: int, epoch: int) -> np.random.Generator:

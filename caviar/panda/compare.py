@@ -14,7 +14,7 @@ from caviar.panda.revive import start_state
 from caviar.panda.start import Nursery
 from caviar.panda.trainer import Trainer
 from caviar.records import Intervention, Reason, StudySpec
-from caviar.training.state import Point, TrainState
+from caviar.training.state import Point, State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +28,8 @@ class Comparison:
     actual: Mapping[str, float]
     #: Metrics of the control's last epoch; None where it diverged, or could not be made.
     control: Mapping[str, float] | None
-    #: Examples of the validation part, by which both are judged.
-    n_validation: int
+    #: Examples of the validation part, by which both are judged; None where it is not known what they are judged by.
+    n_validation: int | None
     #: The run itself ended by diverging.
     has_diverged: bool = False
     #: Why the control could not be made; None where it could.
@@ -42,8 +42,8 @@ class Comparison:
     @property
     def n_examples(self) -> int | None:
         """How many more examples of the validation part are right than in the control; None where it has none."""
-        gain = self.gain("val_accuracy")
-        return None if gain is None else round(gain * self.n_validation)
+        gain = None if self.n_validation is None else self.gain("val_accuracy")
+        return None if gain is None else round(gain * (self.n_validation or 0))
 
     @property
     def is_within_noise(self) -> bool:
@@ -51,8 +51,8 @@ class Comparison:
 
         The accuracies differ by less than two standard errors of the difference of two shares of so many examples.
         """
-        gain = self.gain("val_accuracy")
-        if gain is None or self.control is None:
+        gain = None if self.n_validation is None else self.gain("val_accuracy")
+        if gain is None or self.control is None or self.n_validation is None:
             return False
         share = (self.actual["val_accuracy"] + self.control["val_accuracy"]) / 2
         return abs(gain) < 2 * math.sqrt(2 * share * (1 - share) / self.n_validation)
@@ -76,7 +76,7 @@ class _Moment:
     """A run as an intervention found it."""
 
     passed: Passed
-    saved: dict[Point, TrainState]
+    saved: dict[Point, State]
     history: dict[int, dict[str, float]]
 
 
@@ -124,7 +124,7 @@ def compare(nursery: Nursery, number: int) -> list[Comparison]:
                 intervention=step,
                 epochs=_epochs_after(steps[index:], end),
                 actual=actual,
-                n_validation=len(nursery.data.validation),
+                n_validation=None if nursery.spec.trainable or not nursery.data else len(nursery.data.validation),
                 has_diverged=has_diverged,
                 control=control,
                 trouble=trouble,

@@ -6,18 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from caviar.errors import ParamsError, RequestRejected
+from caviar.errors import RequestRejected
+from caviar.panda.adjustable import Adjustable
 from caviar.records import Intervention, Params
-from caviar.training.hyperparameters import Hyperparameters, check_param
 from caviar.training.state import Point
-
-#: What `set` may change; `epochs` is how many are trained in all.
-ADJUSTABLE = ("learning_rate", "momentum", "l2", "learning_rate_decay", "batch_size", "epochs")
 
 #: Interventions that change what is trained; the others leave no trace in the weights.
 STEERING = ("set", "rollback")
 
-_MAX_EPOCHS = 10**9
+_PLACE = ("to", "at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,45 +40,11 @@ class Course:
         later = {"batch_size": now.pop("batch_size")} if mid_epoch and "batch_size" in now else {}
         return Course({**self.params, **now}, epochs, {**self.next_params, **later})
 
-    def value(self, name: str) -> Any:
-        """Return what is in force, or will be from the next epoch on, under a name of `ADJUSTABLE`."""
+    def value(self, name: str, adjustable: Adjustable) -> Any:
+        """Return what is in force, or will be from the next epoch on, of what may be changed."""
         if name == "epochs":
             return self.epochs
-        full = Hyperparameters.from_params(self.params).to_params()
-        return self.next_params.get(name, full[name])
-
-
-def check_set(arguments: Mapping[str, Any], *, epochs_done: int = 0) -> dict[str, Any]:
-    """Return the arguments of `set` with their types put right.
-
-    Raises:
-        RequestRejected: there is none, a name is not adjustable, or a value is out of bounds or of the wrong type.
-    """
-    if not arguments:
-        raise RequestRejected(f"set needs NAME=VALUE, with a NAME of {', '.join(ADJUSTABLE)}")
-    checked: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if name not in ADJUSTABLE:
-            raise RequestRejected(f"{name!r} cannot be changed while a model is trained; {', '.join(ADJUSTABLE)} can")
-        if name == "epochs":
-            checked[name] = _check_epochs(value, epochs_done)
-            continue
-        try:
-            check_param(name, value)
-        except ParamsError as error:
-            raise RequestRejected(str(error)) from error
-        checked[name] = value if name == "batch_size" else float(value)
-    return checked
-
-
-def _check_epochs(value: Any, done: int) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_EPOCHS:
-        raise RequestRejected(f"epochs must be a whole number from 1 to {_MAX_EPOCHS}, found {value!r}")
-    if value < done:
-        raise RequestRejected(f"epochs is how many are trained in all: {done} are done already, found {value}")
-    return value
+        return self.next_params.get(name, adjustable.completed(self.params)[name])
 
 
 def fold(course: Course, interventions: Sequence[Intervention]) -> Course:
@@ -102,8 +65,13 @@ def fold(course: Course, interventions: Sequence[Intervention]) -> Course:
 def steered(course: Course, kind: str, arguments: Mapping[str, Any], mid_epoch: bool) -> Course:
     """Return the course after `set` or `rollback`, which may set something too."""
     if kind == "rollback":
-        arguments = {name: value for name, value in arguments.items() if name in ADJUSTABLE}
+        arguments = settings_of(arguments)
     return course.changed(arguments, mid_epoch=mid_epoch)
+
+
+def settings_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a rollback or branch sets, without where it goes."""
+    return {name: value for name, value in arguments.items() if name not in _PLACE}
 
 
 def place_after(intervention: Intervention) -> Point:

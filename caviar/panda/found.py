@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from caviar.errors import CheckpointError, ParamsError, RequestRejected
-from caviar.panda.course import check_set
+from caviar.panda.adjustable import adjustable_of
+from caviar.panda.course import settings_of
 from caviar.panda.shelf import Shelf
 from caviar.records import Intervention, Reason, StoredCheckpoint, StudySpec, Trial, TrialResult, TrialState
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
 from caviar.training.checkpoint import Checkpoint
 from caviar.training.hyperparameters import Hyperparameters
-from caviar.training.state import TrainState
+from caviar.training.state import State
 from caviar.wording import command
 
 _LEASE_S = 15.0
@@ -28,7 +29,7 @@ def found_trial(
     root: Path,
     trial: Trial,
     settings: Mapping[str, Any],
-    state_of: Callable[[int], TrainState],
+    state_of: Callable[[int], State],
 ) -> Trial:
     """Add a babysat trial that starts from a state; return it with its number.
 
@@ -51,7 +52,7 @@ def found_trial(
     return made
 
 
-def keep_start(storage: Storage, shelf: Shelf, trial: Trial, state: TrainState) -> StoredCheckpoint | None:
+def keep_start(storage: Storage, shelf: Shelf, trial: Trial, state: State) -> StoredCheckpoint | None:
     """Write the checkpoint that a babysat trial starts from; the trial's session exists, and nobody holds its lease.
 
     Raises:
@@ -76,7 +77,7 @@ def keep_start(storage: Storage, shelf: Shelf, trial: Trial, state: TrainState) 
 
 
 def hand_over(
-    storage: Storage, spec: StudySpec, root: Path, trial: Trial, state: TrainState | None, answer: Intervention
+    storage: Storage, spec: StudySpec, root: Path, trial: Trial, state: State | None, answer: Intervention
 ) -> None:
     """Make a trial of a sweep a babysat one, with the state that it has reached.
 
@@ -123,8 +124,8 @@ def found_branch(
             if not storage.sessions.checkpoints(spec.name, made.number):
                 keep_start(storage, Shelf(root, spec, made.number, storage.identity), made, loaded.state)
             return made
-    wanted = {name: value for name, value in asked.arguments.items() if name not in ("to", "at")}
-    changes = check_set(wanted, epochs_done=start.epoch) if wanted else {}
+    wanted, adjustable = settings_of(asked.arguments), adjustable_of(spec, loaded.params)
+    changes = adjustable.check(wanted, epochs_done=start.epoch) if wanted else {}
     if epochs is not None and epochs <= start.epoch:  # none are left: as many as for a trial of the study
         epochs = start.epoch + spec.epochs
     epochs = changes.pop("epochs", epochs)
@@ -144,14 +145,25 @@ def found_branch(
     return found_trial(storage, spec, root, trial, settings, lambda number: loaded.state)
 
 
-def fresh_params(space: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def fresh_params(spec: StudySpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the params of a fresh model: those given, else what the study's space fixes, else the defaults.
 
+    A model of the user's own has no defaults: all params of the space are given or fixed.
+
     Raises:
-        RequestRejected: a param is unknown or not valid.
+        RequestRejected: a param is unknown or not valid, or is missing.
     """
-    fixed = {name: value for name, value in space.items() if not isinstance(value, Mapping)}
-    try:
-        return Hyperparameters.from_params({**fixed, **given}).to_params()
-    except ParamsError as error:
-        raise RequestRejected(str(error)) from error
+    fixed = {name: value for name, value in spec.space.items() if not isinstance(value, Mapping)}
+    params = {**fixed, **given}
+    if spec.trainable is None:
+        try:
+            return Hyperparameters.from_params(params).to_params()
+        except ParamsError as error:
+            raise RequestRejected(str(error)) from error
+    unknown = [name for name in params if name not in spec.space]
+    if unknown:
+        raise RequestRejected(f"unknown param {unknown[0]!r} (known: {', '.join(spec.space)})")
+    missing = [name for name in spec.space if name not in params]
+    if missing:
+        raise RequestRejected(f"a fresh model of {spec.trainable.name} needs {', '.join(missing)}: give NAME=VALUE")
+    return {name: params[name] for name in spec.space}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from caviar.errors import CheckpointError, RequestRejected
+from caviar.panda.adjustable import adjustable_of
 from caviar.panda.course import STEERING, Course, steered
 from caviar.panda.retrace import RunDiverged
 from caviar.panda.revive import Revived
@@ -23,8 +24,8 @@ from caviar.panda.trainer import Trainer
 from caviar.panda.verbs import VERBS, Outcome
 from caviar.panda.watch import Watch
 from caviar.records import (
-    EPOCH_METRICS,
     Intervention,
+    Params,
     Reason,
     Report,
     Reports,
@@ -38,8 +39,7 @@ from caviar.records import (
 )
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder, shown
-from caviar.training.hyperparameters import Hyperparameters
-from caviar.training.state import TrainState
+from caviar.training.state import State
 
 #: Requests that leave behind what came after the moment at which they are applied.
 _LEAVING = ("set", "stop")
@@ -76,16 +76,43 @@ class LiveRun:
     def _take_settings(self, session: Session) -> None:
         self._session = session
         self.policy = Policy(**session.settings.get("checkpoints", {}))
-        self._rules = make_rules(session.settings.get("rules", {}))
+        #: What may be changed.
+        self.adjustable = adjustable_of(self.spec, session.start_params)
+        self._rules = make_rules(session.settings.get("rules", {}), self.spec)
 
     @property
     def params(self) -> dict[str, Any]:
         """The params in force, completed by the defaults."""
         if not hasattr(self, "course"):
-            return Hyperparameters.from_params(self.trial.params).to_params()
+            return self.adjustable.completed(self.trial.params)
         if self._in_force is None or self._in_force[0] is not self.course:
-            self._in_force = (self.course, Hyperparameters.from_params(self.course.params).to_params())
+            self._in_force = (self.course, self.adjustable.completed(self.course.params))
         return dict(self._in_force[1])
+
+    def values(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return what is in force, or will be from the next epoch on, under names that may be set."""
+        return {name: self.course.value(name, self.adjustable) for name in names}
+
+    def try_params(self, state: State, changes: Params, params: Params | None = None) -> None:
+        """Check that a model of the user's own goes on from a state with some params changed.
+
+        Args:
+            state: to go on from.
+            changes: to the params in force; `epochs` is none of the model's.
+            params: instead of those in force.
+
+        Raises:
+            RequestRejected: it refuses; the message is its own.
+        """
+        before = self.course.params if params is None else params
+        wanted = {**before, **{name: value for name, value in changes.items() if name != "epochs"}}
+        if self.spec.trainable is not None and wanted != dict(before):
+            self._trainer.try_params(state, wanted)
+
+    @property
+    def learning_rate(self) -> float:
+        """In force; 0 of a model of the user's own that has none, for which no rule divides it."""
+        return float(self.params.get("learning_rate", 0.0))
 
     @property
     def epoch(self) -> int:
@@ -120,7 +147,7 @@ class LiveRun:
             raise CheckpointError(self.scribe.trouble or f"epoch {self.epoch} could not be kept")
 
     def _begin(self, revived: Revived) -> None:
-        self.state: TrainState = revived.state
+        self.state: State = revived.state
         self.course: Course = revived.course
         self.history = revived.history
         self.interventions = revived.applied
@@ -130,7 +157,7 @@ class LiveRun:
         self._epoch_end = None if self.state.batch else self.state
         self._is_stopped = False
         self._unanswered = [i for i in revived.applied if i.kind in STEERING and i.metrics_after is None]
-        self.watch = Watch(self._rules, self.history)
+        self.watch = Watch(self._rules, self.history, self.spec.direction_of)
         self.best_epoch = best_epoch(self.history, self.spec)
         self.seconds = self.trial.seconds or 0.0
         self.scribe = Scribe(
@@ -188,8 +215,7 @@ class LiveRun:
         """
         ahead = self._recorded[0] if self._recorded else None
         limit = None if ahead is None else (ahead.epoch or 0, ahead.batch or 0)
-        batch_size = self.params["batch_size"]
-        stop = self._trainer.next_stop(self.state, batch_size, limit)
+        stop = self._trainer.next_stop(self.state, self.params.get("batch_size"), limit)
         advance = self._trainer.advance(self.state, self.course.params, stop)
         self.seconds += advance.seconds
         if advance.state is None:
@@ -295,7 +321,7 @@ class LiveRun:
             self.state, self._end = outcome.state, outcome.state.point
             self._epoch_end = None if self.state.batch else self.state
             self.history = {epoch: m for epoch, m in self.history.items() if epoch <= target.epoch}
-            self.watch = Watch(self._rules, self.history)
+            self.watch = Watch(self._rules, self.history, self.spec.direction_of)
             self.best_epoch = best_epoch(self.history, self.spec)
             self.scribe.checkpoints[:] = [
                 replace(c, abandoned=True) if (c.epoch, c.batch) > (target.epoch, target.batch) else c
@@ -314,7 +340,7 @@ class LiveRun:
         self,
         report: Report | None = None,
         *,
-        state: TrainState | None = None,
+        state: State | None = None,
         pins: tuple[str, ...] = (),
         answered: tuple[Intervention, ...] = (),
     ) -> None:
@@ -325,8 +351,8 @@ class LiveRun:
         )
         reports = None
         if report is not None:
-            values = np.array([[report.metrics[name] for name in EPOCH_METRICS]])  # 1,3
-            reports = Reports(report.epoch, EPOCH_METRICS, values)
+            names = tuple(report.metrics)
+            reports = Reports(report.epoch, names, np.array([[report.metrics[name] for name in names]]))  # 1,K
         self.scribe.put(
             Entry(
                 result=TrialResult(trial=self.trial, reports=reports),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from caviar.errors import CheckpointError, TrialNotFound
 from caviar.panda.course import STEERING
 from caviar.panda.retrace import Passed, Retrace
@@ -13,10 +11,8 @@ from caviar.panda.revive import Cub, start_state
 from caviar.panda.shelf import Shelf
 from caviar.panda.start import Nursery
 from caviar.records import Intervention, StoredCheckpoint
-from caviar.training.state import TrainState
+from caviar.training.state import State
 from caviar.wording import command
-
-_ARRAYS = ("parameters", "moments", "running")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +131,7 @@ class _Judge:
                 if here is not None and here != value and self.difference is None:
                     self.difference = f"{name} of epoch {epoch} is {here!r}, recorded was {value!r}"
 
-    def _compare(self, state: TrainState, checkpoint: StoredCheckpoint) -> None:
+    def _compare(self, state: State, checkpoint: StoredCheckpoint) -> None:
         try:
             stored = self._shelf.load(checkpoint).state
         except CheckpointError:
@@ -144,11 +140,7 @@ class _Judge:
         self.n_compared += 1
         if self.difference is not None:
             return
-        differing = [name for name in _ARRAYS if not _same_bits(getattr(state, name), getattr(stored, name))]
+        differing = state.differing(stored)
         if differing or state.step != stored.step:
             what = ", ".join(differing) or "the number of steps"
             self.difference = f"{what} differ at epoch {state.epoch}, step {state.step} ({checkpoint.path})"
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

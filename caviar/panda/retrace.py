@@ -9,7 +9,7 @@ from caviar.errors import CheckpointError
 from caviar.panda.course import STEERING, Course, place_after, steered
 from caviar.panda.trainer import Trainer
 from caviar.records import Intervention
-from caviar.training.state import Point, TrainState
+from caviar.training.state import Point, State
 
 
 class RunDiverged(CheckpointError):
@@ -20,7 +20,7 @@ class RunDiverged(CheckpointError):
 class Passed:
     """Where a run was retraced to."""
 
-    state: TrainState
+    state: State
     course: Course
 
 
@@ -48,7 +48,7 @@ class Retrace:
         interventions: Sequence[Intervention],
         until: Point,
         on_point: Callable[[Passed, Intervention | None], None] = lambda passed, intervention: None,
-        saved: Mapping[Point, TrainState] | None = None,
+        saved: Mapping[Point, State] | None = None,
         history: Mapping[int, dict[str, float]] | None = None,
         looked_at: Collection[Point] = (),
     ) -> None:

@@ -13,7 +13,7 @@ from caviar.panda.shelf import Shelf
 from caviar.panda.trainer import Trainer
 from caviar.records import Intervention, Params, Reports, Session, Status, StoredCheckpoint, StudySpec, Trial
 from caviar.storage import Storage
-from caviar.training.state import Point, TrainState
+from caviar.training.state import Point, State
 from caviar.wording import command
 
 
@@ -46,7 +46,7 @@ class Cub:
 class Revived:
     """What a session needs to go on."""
 
-    state: TrainState
+    state: State
     course: Course
     #: Metrics by epoch, up to the state's.
     history: dict[int, dict[str, float]]
@@ -115,7 +115,7 @@ def revive(cub: Cub, on_trouble: Callable[[str], None]) -> Revived:
     )
 
 
-def start_state(cub: Cub) -> TrainState:
+def start_state(cub: Cub) -> State:
     """Return the state that a babysat trial began with: from its checkpoint, or trained again to the same bits.
 
     Raises:
@@ -138,7 +138,7 @@ def start_state(cub: Cub) -> TrainState:
     return retrained(cub.trainer, cub.session.start_params, cub.session.settings.get("start_epoch", 0))
 
 
-def _end_of_parent(cub: Cub) -> TrainState | None:
+def _end_of_parent(cub: Cub) -> State | None:
     """Return the state in which the parent of a trial ended; None where the trial may not have begun with that."""
     study, _, number = (cub.trial.parent or "").rpartition("/")
     if study != cub.spec.name or "asked_by" in cub.session.settings:  # a branch may begin anywhere
@@ -154,7 +154,7 @@ def _end_of_parent(cub: Cub) -> TrainState | None:
     return None if parent.parent else retrained(beside, parent.params, parent.epoch)
 
 
-def retrained(trainer: Trainer, params: Params, epoch: int) -> TrainState:
+def retrained(trainer: Trainer, params: Params, epoch: int) -> State:
     """Return the state of a trial of a sweep after some epochs, trained again to the same bits.
 
     Raises:
@@ -166,7 +166,7 @@ def retrained(trainer: Trainer, params: Params, epoch: int) -> TrainState:
     return advance.state
 
 
-def end_state(cub: Cub, on_trouble: Callable[[str], None]) -> TrainState:
+def end_state(cub: Cub, on_trouble: Callable[[str], None]) -> State:
     """Return the state in which a finished trial ended, trained again where its last checkpoint could not be read.
 
     Raises:

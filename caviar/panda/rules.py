@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from caviar.errors import SettingsError
-from caviar.records import EPOCH_METRICS
+from caviar.panda.adjustable import adjustable_of
+from caviar.records import EPOCH_METRICS, StudySpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,26 +81,53 @@ def read_rules(path: Path) -> dict[str, dict[str, Any]]:
         raise SettingsError(f"could not read the rules {str(path)!r}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"the rules {str(path)!r} are not TOML: {error}") from error
-    return {name: asdict(rule) for name, rule in make_rules(rules).items()}
+    for name, settings in rules.items():
+        _make_rule(name, settings)
+    return rules
 
 
-def make_rules(rules: Mapping[str, Any]) -> dict[str, Rule]:
-    """Return rules from plain data.
+def make_rules(rules: Mapping[str, Any], spec: StudySpec) -> dict[str, Rule]:
+    """Return the rules of a study from plain data.
+
+    Of a model of the user's own they look at the study's metric, where they name no other.
 
     Raises:
-        SettingsError: a name is unknown, or a value has the wrong type or is out of bounds.
+        SettingsError: a name is unknown, or a value has the wrong type or is out of bounds, or they look at or change
+            what the study's models do not have.
     """
-    return {name: _make_rule(name, settings) for name, settings in rules.items()}
+    usual = {} if spec.trainable is None else {"metric": spec.metric}
+    made = {name: _make_rule(name, settings, usual) for name, settings in rules.items()}
+    for name, rule in made.items():
+        _check_fits(name, rule, spec)
+    return made
 
 
-def _make_rule(name: str, settings: Any) -> Rule:
+def _check_fits(name: str, rule: Rule, spec: StudySpec) -> None:
+    if spec.trainable is None:
+        if rule.metric not in EPOCH_METRICS:
+            raise SettingsError(
+                f"metric of rule {name!r} must be one of {', '.join(EPOCH_METRICS)}, found {rule.metric!r}"
+            )
+        return
+    if spec.direction_of(rule.metric) is None:
+        raise SettingsError(
+            f"metric of rule {name!r} must be {spec.metric!r}, or a loss or an accuracy, found {rule.metric!r}"
+        )
+    if rule.action in ("rollback", "set") and "learning_rate" not in adjustable_of(spec, spec.space).names:
+        raise SettingsError(
+            f"rule {name!r} divides learning_rate, which {spec.trainable.name} does not let be changed; give another "
+            f"action: {', '.join(action for action in _ACTIONS[name] if action not in ('rollback', 'set'))}"
+        )
+
+
+def _make_rule(name: str, settings: Any, usual: Mapping[str, Any] | None = None) -> Rule:
     kind = _RULES.get(name)
     if kind is None:
         raise SettingsError(f"unknown rule {name!r} (known: {', '.join(_RULES)})")
     if not isinstance(settings, Mapping):
         raise SettingsError(f"rule {name!r} must be a table, as in [{name}], found {settings!r}")
     known = {field.name: field for field in fields(kind)}
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = dict(usual or {})
     for key, value in settings.items():
         if key not in known:
             raise SettingsError(f"rule {name!r} has no {key!r} (known: {', '.join(known)})")
@@ -111,7 +139,7 @@ def _check(rule: str, key: str, value: Any) -> Any:
     if key == "action":
         expected, is_valid = f"one of {', '.join(_ACTIONS[rule])}", value in _ACTIONS[rule]
     elif key == "metric":
-        expected, is_valid = f"one of {', '.join(EPOCH_METRICS)}", value in EPOCH_METRICS
+        expected, is_valid = "the name of a metric, as 'val_loss'", isinstance(value, str) and bool(value)
     elif key in ("epochs", "limit"):
         expected, is_valid = "a whole number of at least 1", type(value) is int and value >= 1
     else:

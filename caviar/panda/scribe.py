@@ -13,7 +13,7 @@ from caviar.errors import CheckpointError, PandaBusy, StorageUnreachable
 from caviar.panda.shelf import Policy, Shelf
 from caviar.records import Intervention, Params, StoredCheckpoint, TrialResult
 from caviar.storage import Storage
-from caviar.training.state import TrainState
+from caviar.training.state import State
 
 LEASE_S = 15.0
 _RENEW_S = LEASE_S / 3
@@ -30,7 +30,7 @@ class Entry:
 
     result: TrialResult
     #: To be kept as a checkpoint, where given.
-    state: TrainState | None = None
+    state: State | None = None
     params: Params | None = None
     segment: int = 0
     sequence: int = 0

@@ -195,6 +195,8 @@ class PandaSession(LiveRun):
     def _judge_if_best(self) -> None:
         """Look at the test part, for the one model that is the study's best (docs/decisions/0003)."""
         best = self.storage.best_trial(self.spec.name)
+        if self.spec.trainable is not None:
+            return  # its model reports what it wants to
         if best is not None and best.number == self.trial.number:
             self.judge()
 
@@ -279,7 +281,8 @@ class PandaSession(LiveRun):
     def _take_first(self) -> None:
         """Change the settings that this start asks for, at the point where the record ends."""
         self._catch_up()
-        self.apply("set", {k: v for k, v in self._first.items() if v != self.course.value(k)} or self._first)
+        now = self.values(self._first)
+        self.apply("set", {name: value for name, value in self._first.items() if value != now[name]} or self._first)
 
     def _catch_up(self) -> None:
         """Train to the end of the record, whose interventions come before any other; the reports are not lost."""
@@ -313,8 +316,7 @@ class PandaSession(LiveRun):
         if self._asked_at == (self._segment, self.epoch) or self._has_just_gone_back():
             return
         self._asked_at = (self._segment, self.epoch)
-        rate = self.params["learning_rate"]
-        for name, action in self.watch.actions(self.interventions, rate):
+        for name, action in self.watch.actions(self.interventions, self.learning_rate):
             if action.kind != "warn" and self._has_acted(name):
                 continue  # before a crash
             self._act(name, action)
@@ -359,12 +361,13 @@ class PandaSession(LiveRun):
                 f"{self.trial.name} diverged at epoch {epoch} when it was trained again, as it had not: the machine or "
                 "caviar has changed"
             )
-        rate = self.params["learning_rate"]
+        rate = self.learning_rate
         for name, action in self.watch.actions_on_divergence(self.interventions, rate, epoch):
             if self._act(name, action):
                 return
         self._finish(Reason.DIVERGED, error=f"diverged at epoch {epoch}")
+        change = f" --set learning_rate={rate / 2:.3g}" if "learning_rate" in self.adjustable.names else ""
         self._say(
             f"{self.trial.name} diverged at epoch {epoch}; go on from an earlier epoch: "
-            f"{command('panda', 'branch', self.trial.name)} --best --set learning_rate={rate / 2:.3g}"
+            f"{command('panda', 'branch', self.trial.name)} --best{change}"
         )

@@ -16,7 +16,7 @@ from caviar.checks import whole
 from caviar.errors import CheckpointError, SettingsError
 from caviar.records import Params, StoredCheckpoint, StudySpec
 from caviar.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from caviar.training.state import TrainState
+from caviar.training.state import State
 
 #: Writing a file takes seconds: one that is half written for so long is nobody's.
 _STALE_S = 3600.0
@@ -88,7 +88,7 @@ class Shelf:
         return self.folder.parent
 
     def save(
-        self, state: TrainState, params: Params, *, segment: int, sequence: int, pins: tuple[str, ...] = ()
+        self, state: State, params: Params, *, segment: int, sequence: int, pins: tuple[str, ...] = ()
     ) -> StoredCheckpoint:
         """Write a state to its file; return what the database should know of it.
 
@@ -116,7 +116,7 @@ class Shelf:
             pins=pins,
         )
 
-    def try_room(self, state: TrainState, params: Params) -> None:
+    def try_room(self, state: State, params: Params) -> None:
         """Write a state and remove it again.
 
         Raises:

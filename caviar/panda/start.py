@@ -12,7 +12,8 @@ from typing import Any
 
 from caviar.errors import CheckpointError, PandaBusy, RequestRejected, StorageError, StudyBusy
 from caviar.execution.base import Executor
-from caviar.panda.course import check_set, fold
+from caviar.panda.adjustable import Adjustable, adjustable_of, check_epochs
+from caviar.panda.course import fold
 from caviar.panda.found import found_trial, fresh_params, keep_start
 from caviar.panda.revive import Cub, end_state, passed_state, retrained, start_state
 from caviar.panda.rules import DEFAULT_RULES, make_rules
@@ -24,7 +25,7 @@ from caviar.storage import Storage
 from caviar.storage.holder import new_holder
 from caviar.training.agreement import another, differing
 from caviar.training.dataset import Dataset
-from caviar.training.state import TrainState
+from caviar.training.state import State
 from caviar.wording import command
 
 _LEASE_S = 15.0
@@ -74,8 +75,7 @@ class Horizon:
                 f"the model has {done} epochs already, found epochs = {self.epochs}, which is how many it has in the "
                 f"end; to train {self.epochs} more, give +{self.epochs}"
             )
-        check_set({"epochs": self.epochs})
-        return self.epochs
+        return check_epochs(self.epochs, done)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Nursery:
 
     storage: Storage
     spec: StudySpec
-    data: Dataset
+    data: Dataset | None
     executor: Executor
     root: Path
     author: str | None = None
@@ -111,11 +111,11 @@ class Nursery:
             study=self.spec.name,
             number=0,
             state=TrialState.WAITING,
-            params=fresh_params(self.spec.space, params),
+            params=fresh_params(self.spec, params),
             space_version=self.spec.space_version,
         )
 
-        def state_of(number: int) -> TrainState:  # which is part of the key of all randomness
+        def state_of(number: int) -> State:  # which is part of the key of all randomness
             return retrained(self.trainer(number), trial.params, 0)
 
         made = found_trial(self.storage, self.spec, self.root, trial, self._settings(epochs), state_of)
@@ -139,8 +139,9 @@ class Nursery:
         if (
             not trial.state.is_finished
         ):  # before a sweep gives it away; a child is made only once all is known to be right
-            _check_wishes(changes, horizon)
+            _check_wishes(changes, horizon, adjustable_of(self.spec, trial.params))
             horizon.total(trial.epoch, self.spec.epochs)
+            self._settings(None)
         requests: list[Intervention] = []
         try:
             return self._take(number, changes, horizon, requests)
@@ -189,7 +190,7 @@ class Nursery:
                 )
 
     def _settings(self, epochs: int | None) -> dict[str, Any]:
-        rules = make_rules(DEFAULT_RULES if self.rules is None else self.rules)
+        rules = make_rules(DEFAULT_RULES if self.rules is None else self.rules, self.spec)
         return {
             "epochs": epochs,
             "checkpoints": asdict(self.policy or Policy()),
@@ -216,7 +217,7 @@ class Nursery:
 
     def trainer(self, number: int) -> Trainer:
         """Return what trains one trial of the study."""
-        return Trainer(self.executor, self.spec, len(self.data.train), number)
+        return Trainer(self.executor, self.spec, None if self.data is None else len(self.data.train), number)
 
     def shelf(self, number: int) -> Shelf:
         """Return where the checkpoints of one trial of the study lie."""
@@ -230,10 +231,12 @@ class Nursery:
 
     def _child(self, parent: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
         """Add a trial that goes on where a finished one ended, which stays as it is."""
-        settings = _check_wishes(changes, horizon, epochs_done=parent.epoch)
+        settings = _check_wishes(changes, horizon, adjustable_of(self.spec, parent.params), epochs_done=parent.epoch)
         epochs = settings.pop("epochs", horizon.total(parent.epoch, parent.epoch + self.spec.epochs))
         params = {**parent.params, **self._put_off(parent), **settings}
         state = self.last_state(parent)
+        if self.spec.trainable is not None and params != dict(parent.params):
+            self.trainer(parent.number).try_params(state, params)
         trial = Trial(
             study=self.spec.name,
             number=0,
@@ -257,7 +260,7 @@ class Nursery:
         return fold(cub.beginning, cub.applied()).next_params
 
     def _go_on(self, trial: Trial, changes: Mapping[str, Any], horizon: Horizon) -> PandaSession:
-        first = _check_wishes(changes, horizon)
+        first = _check_wishes(changes, horizon, adjustable_of(self.spec, trial.params))
         session = self.storage.sessions.get(self.spec.name, trial.number)
         assert session is not None
         shelf = self.shelf(trial.number)
@@ -306,7 +309,7 @@ class Nursery:
             )
         )
 
-    def last_state(self, trial: Trial) -> TrainState:
+    def last_state(self, trial: Trial) -> State:
         """Return the state in which a finished trial ended: from its checkpoints, or trained again to the same bits.
 
         Raises:
@@ -336,7 +339,7 @@ class Nursery:
         self._compare(trial, again.metrics.get(trial.epoch, {}))
         return again.state
 
-    def earlier_state(self, trial: Trial) -> tuple[TrainState, Params]:
+    def earlier_state(self, trial: Trial) -> tuple[State, Params]:
         """Return the state and the params in force of a finished trial at an earlier epoch; `trial` is as of then.
 
         Raises:
@@ -370,13 +373,15 @@ class Nursery:
             )
 
 
-def _check_wishes(changes: Mapping[str, Any], horizon: Horizon, *, epochs_done: int = 0) -> dict[str, Any]:
+def _check_wishes(
+    changes: Mapping[str, Any], horizon: Horizon, adjustable: Adjustable, *, epochs_done: int = 0
+) -> dict[str, Any]:
     """Return the settings to change at once with their types put right.
 
     Raises:
         RequestRejected: one is not adjustable or not valid, or epochs are given twice.
     """
-    settings = check_set(changes, epochs_done=epochs_done) if changes else {}
+    settings = adjustable.check(changes, epochs_done=epochs_done) if changes else {}
     if "epochs" in settings and horizon.is_given:
         raise RequestRejected("epochs are given twice: among the settings, and besides them")
     return settings

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from caviar.errors import CheckpointError, RequestRejected
-from caviar.panda.course import check_set
+from caviar.panda.course import settings_of
 from caviar.panda.found import found_branch
 from caviar.panda.shelf import pinned
 from caviar.records import Intervention, StoredCheckpoint, Trial
 from caviar.training.checkpoint import Checkpoint
-from caviar.training.state import TrainState
+from caviar.training.state import State
 from caviar.wording import command
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Outcome:
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
     #: The state to go on from, and its checkpoint, where that is another than now.
-    state: TrainState | None = None
+    state: State | None = None
     target: StoredCheckpoint | None = None
     #: Checkpoints that are needed from now on, with their pins.
     pinned: tuple[StoredCheckpoint, ...] = ()
@@ -44,12 +44,13 @@ Verb = Callable[["LiveRun", Intervention], Outcome]
 
 def _set(run: LiveRun, asked: Intervention) -> Outcome:
     done = run.epoch + bool(run.state.batch)
-    after = check_set(asked.arguments, epochs_done=done)
-    before = {name: run.course.value(name) for name in after}
+    after = run.adjustable.check(asked.arguments, epochs_done=done)
+    run.try_params(run.state, after)
+    before = run.values(after)
     notes = []
     if "batch_size" in after and run.state.batch:
         notes.append(f"batch_size from epoch {run.epoch + 2} on")
-    if "momentum" in after and run.params["optimizer"] != "momentum":
+    if run.spec.trainable is None and "momentum" in after and run.params["optimizer"] != "momentum":
         notes.append(f"momentum is not used by {run.params['optimizer']}")
     changes = describe_changes(before, after)
     return Outcome(
@@ -81,9 +82,10 @@ def _stop(run: LiveRun, asked: Intervention) -> Outcome:
 
 def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
     target, loaded, warning = _target(run, asked.arguments)
-    settings = check_set(rest, epochs_done=target.epoch) if (rest := settings_of(asked.arguments)) else {}
-    here = run.state
-    before = {name: run.course.value(name) for name in settings}
+    rest = settings_of(asked.arguments)
+    settings = run.adjustable.check(rest, epochs_done=target.epoch) if rest else {}
+    run.try_params(loaded.state, settings)
+    here, before = run.state, run.values(settings)
     message = f"back from epoch {here.epoch}, step {here.step} to epoch {target.epoch}, step {target.step}"
     message += note_on_best(asked.arguments, run.best_epoch, target, run.checkpoints)
     if settings:
@@ -109,6 +111,7 @@ def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
 def _branch(run: LiveRun, asked: Intervention) -> Outcome:
     left_behind = [c for c in run.scribe.checkpoints if c.abandoned]
     target, loaded, warning = _target(run, asked.arguments, left_behind)
+    run.try_params(loaded.state, settings_of(asked.arguments), loaded.params)
     trial = found_branch(
         run.storage,
         run.spec,
@@ -138,11 +141,6 @@ VERBS: Mapping[str, Verb] = {
     "branch": _branch,
     "stop": _stop,
 }
-
-
-def settings_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a rollback or branch sets, without where it goes."""
-    return {name: value for name, value in arguments.items() if name not in ("to", "at")}
 
 
 def describe_branch(made: Trial, target: StoredCheckpoint, notes: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from caviar.panda.course import STEERING, place_after
 from caviar.panda.rules import Diverged, Patience, Plateau, Rule
-from caviar.records import Intervention
+from caviar.records import Direction, Intervention, clear_direction
 
 #: Metrics by epoch, on the timeline that is in force.
 History = Mapping[int, Mapping[str, float]]
@@ -36,11 +36,20 @@ class Watch:
     Args:
         rules: by name.
         history: the epochs so far.
+        direction_of: which way a metric is better.
     """
 
-    def __init__(self, rules: Mapping[str, Rule], history: History) -> None:
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        history: History,
+        direction_of: Callable[[str], Direction | None] = clear_direction,
+    ) -> None:
         self._rules = rules
-        self._tracks = {name: _Track(rule) for name, rule in rules.items()}
+        self._tracks = {
+            name: _Track(rule, more_is_better=direction_of(rule.metric) is Direction.MAXIMIZE)
+            for name, rule in rules.items()
+        }
         for epoch in sorted(history):
             self.see(epoch, history[epoch])
 
@@ -89,8 +98,9 @@ class Watch:
 class _Track:
     """One rule's metric: its last value, its best, and where it last improved."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, *, more_is_better: bool) -> None:
         self.rule = rule
+        self._more_is_better = more_is_better
         self.last: Reading | None = None
         self.best: Reading | None = None
         #: The last value that was better than the one before it here, by the rule's share.
@@ -109,16 +119,14 @@ class _Track:
         self.last = point
 
     def _gain(self, point: Reading, before: Reading) -> float:
-        more_is_better = self.rule.metric.endswith("accuracy")
-        return point[1] - before[1] if more_is_better else before[1] - point[1]
+        return point[1] - before[1] if self._more_is_better else before[1] - point[1]
 
     def _spike(self, point: Reading) -> str | None:
         rule = self.rule
         if not isinstance(rule, Diverged) or self.best is None:
             return None
         (best_epoch, best), (epoch, value) = self.best, point
-        # a metric of which more is better falls instead
-        falls = rule.metric.endswith("accuracy")
+        falls = self._more_is_better
         is_bad = value < best / rule.factor if falls else value > best * rule.factor and best > 0
         if not is_bad:
             return None

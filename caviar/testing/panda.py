@@ -178,7 +178,9 @@ def files(study: Study) -> list[str]:
 
 def stored_state(study: Study, checkpoint: StoredCheckpoint) -> TrainState:
     """Return the state of a checkpoint."""
-    return load_checkpoint(checkpoint_folder(study.storage) / checkpoint.path).state
+    state = load_checkpoint(checkpoint_folder(study.storage) / checkpoint.path).state
+    assert isinstance(state, TrainState)
+    return state
 
 
 def assert_same_state(found: TrainState, expected: TrainState) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from caviar.errors import CheckpointError
 from caviar.records import Params
 from caviar.replacing import replacing
-from caviar.training.state import TrainState, state_from_arrays, state_to_arrays
+from caviar.training.state import State, state_from_arrays, state_to_arrays
 
 #: Raised whenever an older caviar could misread what a newer one wrote.
 FORMAT_VERSION = "2"
@@ -26,15 +26,15 @@ _VERSION, _CHECKSUM = "caviar_checkpoint", "crc32"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What a checkpoint of the built-in network holds."""
+    """What a checkpoint holds."""
 
-    state: TrainState
+    state: State
     #: The params that it was trained with last.
     params: Params
 
 
-def save_checkpoint(path: Path, state: TrainState, params: Params) -> None:
-    """Write a checkpoint of the built-in network.
+def save_checkpoint(path: Path, state: State, params: Params) -> None:
+    """Write a checkpoint.
 
     Promises: afterwards `path` is the new checkpoint, on the disk itself; until then, and where writing fails at any
     stage, it is what it was before.
@@ -47,25 +47,24 @@ def save_checkpoint(path: Path, state: TrainState, params: Params) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of the built-in network.
+    """Read a checkpoint.
 
     Raises:
-        CheckpointError: the file is missing, torn, altered, of another format version, or not of the built-in network.
+        CheckpointError: the file is missing, torn, altered, or of another format version.
     """
     arrays, metadata = read_arrays(path)
     try:
         return Checkpoint(state=state_from_arrays(arrays, metadata), params=json.loads(metadata["params"]))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{str(path)!r} is not a checkpoint of the built-in network ({type(error).__name__}: {error}); "
-            "load it with the trainable that wrote it"
+            f"{str(path)!r} is not a checkpoint of a trial ({type(error).__name__}: {error}); use an earlier one"
         ) from error
 
 
 def write_arrays(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], *, noun: str = "checkpoint"
 ) -> None:
-    """Write named arrays with metadata as one safetensors file, whole or not at all; for any trainable.
+    """Write named arrays with metadata as one safetensors file, whole or not at all.
 
     Args:
         path: of the file.

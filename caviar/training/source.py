@@ -7,6 +7,7 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,48 @@ def unchanged(spec: TrainableSpec, study: str) -> TrainableSpec:
             f"another study name, or bring the file back to what it was, or begin anew: {command('delete', study)}"
         )
     return found
+
+
+def is_class_of_models(spec: TrainableSpec) -> bool:
+    """Return whether the file itself says that its models have states: a class with a `train_epoch` of its own.
+
+    Nothing is run: one that inherits it, or that a function or a decorator makes, is not known for one.
+    """
+    found = _class(spec)
+    return found is not None and not found.decorator_list and "train_epoch" in _methods(found)
+
+
+def is_function(spec: TrainableSpec) -> bool:
+    """Return whether the file itself says that a function trains, in one go."""
+    body = ast.parse(spec.source).body
+    return any(isinstance(node, ast.FunctionDef) and node.name == spec.function for node in body)
+
+
+def settable(spec: TrainableSpec) -> tuple[str, ...] | None:
+    """Return the params that a model lets be changed: those that its `set_params` names; None where that is not told.
+
+    Nothing is run: a class that inherits its `set_params`, or is made by a function, is not looked into.
+    """
+    found = _class(spec)
+    if found is None:
+        return None
+    method = _methods(found).get("set_params")
+    if method is None:
+        return None if found.bases else ()
+    taken = method.args
+    named = (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)[1:]
+    return None if taken.kwarg else tuple(argument.arg for argument in named)
+
+
+@lru_cache(maxsize=8)
+def _class(spec: TrainableSpec) -> ast.ClassDef | None:
+    """Return the class of a file that makes the models, where it is one."""
+    body = ast.parse(spec.source).body
+    return next((node for node in body if isinstance(node, ast.ClassDef) and node.name == spec.function), None)
+
+
+def _methods(node: ast.ClassDef) -> dict[str, ast.FunctionDef]:
+    return {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
 
 
 @contextmanager

@@ -263,9 +263,17 @@ def test_what_needs_states_of_models_is_refused(storage: Storage, file: Path) ->
     study = make_study(storage, file)
     study.sweep(2, n_workers=0)
 
-    for ask in (study.model, lambda: study.panda(0), study.panda, lambda: study.replay(0), lambda: study.compare(0)):
-        with pytest.raises(SettingsError, match=r"study 's' is trained by mine\.py:train, whose models are its own"):
+    for ask in (
+        lambda: study.panda(0),
+        study.panda,
+        lambda: study.replay(0),
+        lambda: study.compare(0),
+        study.own_model,
+    ):
+        with pytest.raises(SettingsError, match=r"'s' is trained by mine\.py:train, a function that trains in one go"):
             ask()
+    with pytest.raises(SettingsError, match=r"study 's' is trained by mine\.py:train, whose models are its own"):
+        study.model()
     with pytest.raises(DataError, match=r"study 's' has no data"):
         _ = study.data
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from caviar.errors import RequestRejected
-from caviar.panda.course import Course, check_set, fold, place_after, steered
+from caviar.panda.adjustable import OF_NETWORK
+from caviar.panda.course import Course, fold, place_after, steered
 from caviar.records import Intervention, Status
 
 START = Course({"learning_rate": 0.1, "batch_size": 32}, 20)
@@ -56,7 +57,7 @@ def test_a_batch_size_set_within_an_epoch_waits_for_the_next() -> None:
     course = fold(START, [done("set", (3, 4), batch_size=64, learning_rate=0.2)])
 
     assert course.params == {"learning_rate": 0.2, "batch_size": 32}
-    assert course.value("batch_size") == 64
+    assert course.value("batch_size", OF_NETWORK) == 64
     assert course.at_epoch_start().params == {"learning_rate": 0.2, "batch_size": 64}
     assert course.at_epoch_start().at_epoch_start() == course.at_epoch_start()
 
@@ -72,7 +73,7 @@ def test_what_waited_is_in_force_once_its_epoch_is_over(later: tuple[int, int]) 
     course = fold(START, [done("set", (3, 4), batch_size=64), done("set", later, l2=0.5)])
 
     assert course.params["batch_size"] == (32 if later == (3, 9) else 64)
-    assert course.value("batch_size") == 64
+    assert course.value("batch_size", OF_NETWORK) == 64
 
 
 def test_of_two_that_wait_the_later_holds() -> None:
@@ -105,8 +106,8 @@ def test_training_goes_on_at_the_target_of_a_rollback() -> None:
 
 def test_defaults_are_told_for_what_was_never_set() -> None:
     """`value` knows each adjustable name."""
-    assert START.value("momentum") == 0.9
-    assert START.value("epochs") == 20
+    assert START.value("momentum", OF_NETWORK) == 0.9
+    assert START.value("epochs", OF_NETWORK) == 20
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_defaults_are_told_for_what_was_never_set() -> None:
 )
 def test_types_are_put_right(given: dict[str, Any], checked: dict[str, Any]) -> None:
     """Whole numbers become floats where a float is meant, and only there."""
-    found = check_set(given, epochs_done=7)
+    found = OF_NETWORK.check(given, epochs_done=7)
 
     assert found == checked
     assert [type(value) for value in found.values()] == [type(value) for value in checked.values()]
@@ -153,4 +154,4 @@ def test_types_are_put_right(given: dict[str, Any], checked: dict[str, Any]) -> 
 def test_what_cannot_be_set_is_refused(given: dict[str, Any], words: str) -> None:
     """The message names the setting, and the adjustable ones where it is none."""
     with pytest.raises(RequestRejected, match=words):
-        check_set(given, epochs_done=7)
+        OF_NETWORK.check(given, epochs_done=7)

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from caviar.errors import SettingsError
-from caviar.panda.rules import DEFAULT_RULES, make_rules, read_rules
+from caviar.panda.rules import DEFAULT_RULES, Diverged, Plateau, make_rules, read_rules
 from caviar.panda.watch import Watch, actions_at_epoch
-from caviar.records import Intervention, Status
+from caviar.records import DataSpec, Intervention, Status, StudySpec
+
+SPEC = StudySpec(name="s", data=DataSpec(source="digits"), space={})
 
 
 def history(*losses: float, metric: str = "val_loss", first: int = 1) -> dict[int, dict[str, float]]:
@@ -30,7 +32,7 @@ def past(kind: str, epoch: int, author: str | None = None, target: int = 0, **af
 
 def asked(rules: dict[str, Any], *losses: float, pasts: tuple[Intervention, ...] = (), **more: Any) -> list[Any]:
     """Return kind and arguments of what rules ask for at the last of some epochs."""
-    found = actions_at_epoch(make_rules(rules), history(*losses, **more), list(pasts), 0.1)
+    found = actions_at_epoch(make_rules(rules, SPEC), history(*losses, **more), list(pasts), 0.1)
     return [(name, action.kind, dict(action.arguments)) for name, action in found]
 
 
@@ -90,7 +92,9 @@ def test_on_nan_only_a_rollback_helps() -> None:
 
     def kinds(settings: dict[str, Any], n_before: int = 0) -> list[str]:
         before = [past("rollback", 3, "rule:diverged")] * n_before
-        return [action.kind for _, action in Watch(make_rules(settings), {}).actions_on_divergence(before, 0.1, 4)]
+        return [
+            action.kind for _, action in Watch(make_rules(settings, SPEC), {}).actions_on_divergence(before, 0.1, 4)
+        ]
 
     assert kinds({"diverged": {}}) == ["rollback"]
     assert kinds({"diverged": {"limit": 1}}, n_before=1) == []
@@ -184,7 +188,7 @@ def test_by_default_people_are_only_told() -> None:
 
 def test_rules_change_nothing_that_they_look_at() -> None:
     """They depend on their arguments alone."""
-    rules = make_rules({"plateau": {"epochs": 2}, "diverged": {}, "patience": {"epochs": 2, "action": "warn"}})
+    rules = make_rules({"plateau": {"epochs": 2}, "diverged": {}, "patience": {"epochs": 2, "action": "warn"}}, SPEC)
     seen, done = history(1.0, 1.0, 1.0), [past("set", 1, learning_rate=0.1)]
     before = copy.deepcopy((seen, done, rules))
 
@@ -195,15 +199,14 @@ def test_rules_change_nothing_that_they_look_at() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_a_rules_file_is_completed(tmp_path: Path, encoding: str) -> None:
+def test_a_rules_file_is_read(tmp_path: Path, encoding: str) -> None:
     """Plain data, from which the same rules are made again; some editors begin a file with a byte order mark."""
     (tmp_path / "rules.toml").write_text("[plateau]\nepochs = 4\n\n[diverged]\nfactor = 2\n", encoding)
 
     rules = read_rules(tmp_path / "rules.toml")
 
     assert list(rules) == ["plateau", "diverged"]
-    assert (rules["plateau"]["epochs"], rules["plateau"]["action"], rules["diverged"]["factor"]) == (4, "set", 2.0)
-    assert make_rules(rules) == make_rules({"plateau": {"epochs": 4}, "diverged": {"factor": 2}})
+    assert make_rules(rules, SPEC) == {"plateau": Plateau(epochs=4), "diverged": Diverged(factor=2.0)}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +220,7 @@ def test_a_rules_file_is_completed(tmp_path: Path, encoding: str) -> None:
         ("[plateau]\nepochs = true", "whole number"),
         ("[plateau]\naction = 'stop'", "action of rule 'plateau' must be one of warn, set, found 'stop'"),
         ("[patience]\naction = ['stop']", "one of warn, pause, stop"),
-        ("[patience]\nmetric = 'loss'", "one of train_loss, val_loss, val_accuracy, found 'loss'"),
+        ("[patience]\nmetric = 3", "metric of rule 'patience' must be the name of a metric, as 'val_loss', found 3"),
         ("[diverged]\nfactor = 1", "factor of rule 'diverged' must be a number above 1, found 1"),
         ("[diverged]\nfactor = nan", "number above 1"),
         (f"[diverged]\nfactor = {10**400}", "number above 1"),
@@ -245,3 +248,9 @@ def test_a_rules_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
             read_rules(tmp_path / name)
     with pytest.raises(SettingsError, match="are not TOML"):
         read_rules(tmp_path / "binary")
+
+
+def test_rules_look_at_what_the_network_reports() -> None:
+    """Metrics of its own each model has, which are not known before the study is."""
+    with pytest.raises(SettingsError, match="one of train_loss, val_loss, val_accuracy, found 'loss'"):
+        make_rules({"patience": {"metric": "loss"}}, SPEC)

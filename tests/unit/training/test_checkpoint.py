@@ -223,8 +223,8 @@ def test_somebody_elses_safetensors_are_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("broken", ["parameters", "moments", "dtype", "loss_sum", "params", "step"])
-def test_a_checkpoint_of_another_trainable_is_refused(tmp_path: Path, broken: str):
-    """Arrays or counters that are not the built-in network's are no state of it."""
+def test_what_is_no_state_is_refused(tmp_path: Path, broken: str):
+    """Arrays or counters that do not fit together."""
     arrays, text = state_to_arrays(make_state())
     text["params"] = json.dumps(PARAMS)
     if broken in arrays:
@@ -235,7 +235,7 @@ def test_a_checkpoint_of_another_trainable_is_refused(tmp_path: Path, broken: st
         text[broken] = "?"
     write_arrays(tmp_path / "c", arrays, text)
 
-    with pytest.raises(CheckpointError, match="is not a checkpoint of the built-in network"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a trial"):
         load_checkpoint(tmp_path / "c")
 
 

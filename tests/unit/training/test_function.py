@@ -13,11 +13,19 @@ import numpy as np
 import pytest
 
 from caviar.errors import TrainableError
+from caviar.records import TrainableSpec
 from caviar.training.dataset import Dataset, Examples
 from caviar.training.function import reported
 from caviar.training.source import trainable_spec
+from caviar.training.task import Assignment
 
 Run = Callable[..., list[dict[str, float]]]
+
+
+def task_of(spec: TrainableSpec, **given: Any) -> Assignment:
+    """Return what is given to trial 3 of the study of seed 7."""
+    usual = {"study": "s", "metric": "loss", "epochs": 1, "number": 3, "key": (7, 3), "params": {}, "data": None}
+    return Assignment(spec=spec, **(usual | given))
 
 
 @pytest.fixture
@@ -35,7 +43,8 @@ def run(tmp_path: Path) -> Run:
     ) -> list[dict[str, float]]:
         file = tmp_path / "mine.py"
         file.write_text(code)
-        return list(reported(trainable_spec(str(file)), "s", (7, number), params, epochs, data, metric))
+        given = {"metric": metric, "epochs": epochs, "number": number, "key": (7, number), "params": params}
+        return list(reported(task_of(trainable_spec(str(file)), data=data, **given), epochs))
 
     return run
 
@@ -166,7 +175,7 @@ def test_what_lies_beside_a_file_can_be_imported(tmp_path: Path) -> None:
 
     for _ in range(2):
         for value, spec in zip((0.25, 0.5), specs, strict=True):
-            assert list(reported(spec, "s", (7, 3), {}, 1, None, "loss")) == [{"loss": value, "late": value}]
+            assert list(reported(task_of(spec), 1)) == [{"loss": value, "late": value}]
 
     assert sys.path == path
     assert not {"lies_beside", "pack", "pack.late", "mine"} & (set(sys.modules) - modules)
@@ -212,7 +221,7 @@ def test_a_module_of_whoever_sweeps_stays_what_it_was(tmp_path: Path, monkeypatc
     for name, is_own in (("imported", 1.0), ("json", 0.0)):
         before = sys.modules[name]
         spec = trainable_spec(str(tmp_path / f"{name}.py"))
-        assert list(reported(spec, "s", (7, 3), {}, 1, None, "loss")) == [{"loss": is_own}]
+        assert list(reported(task_of(spec), 1)) == [{"loss": is_own}]
         assert sys.modules[name] is before
     assert imported is sys.modules["imported"]
 
@@ -268,8 +277,10 @@ def test_pytorch_is_seeded_wherever_it_is_imported(tmp_path: Path) -> None:
     script = (
         "from caviar.training.function import reported\n"
         "from caviar.training.source import trainable_spec\n"
+        "from caviar.training.task import Assignment\n"
         f"spec = trainable_spec({str(tmp_path / 'mine.py')!r})\n"
-        "for number in NUMBERS: print(number, *reported(spec, 's', (7, number), {}, 1, None, 'loss'))\n"
+        "given = dict(spec=spec, study='s', metric='loss', epochs=1, params={}, data=None)\n"
+        "for n in NUMBERS: print(n, *reported(Assignment(**given, number=n, key=(7, n)), 1))\n"
     )
     told = [
         subprocess.run(
