@@ -111,7 +111,8 @@ def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
 def _branch(run: LiveRun, asked: Intervention) -> Outcome:
     left_behind = [c for c in run.scribe.checkpoints if c.abandoned]
     target, loaded, warning = _target(run, asked.arguments, left_behind)
-    run.try_params(loaded.state, settings_of(asked.arguments), loaded.params)
+    rest = settings_of(asked.arguments)
+    run.try_params(loaded.state, run.adjustable.check(rest, epochs_done=target.epoch) if rest else {}, loaded.params)
     trial = found_branch(
         run.storage,
         run.spec,

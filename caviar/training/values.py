@@ -57,10 +57,10 @@ class _Packer:
             return value
         if isinstance(value, np.ndarray):
             return self._array("array", value, path)
-        if isinstance(value, np.generic):
-            return self._array("scalar", np.asarray(value), path)
         if isinstance(value, str):
             return str(value)
+        if isinstance(value, np.generic):
+            return self._array("scalar", np.asarray(value), path)
         if isinstance(value, int):
             return int(value)
         if isinstance(value, float):

@@ -1,0 +1,334 @@
+"""Models of the user's own in both modes: the promises of the built-in network, to the bit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caviar.bootstrap import checkpoint_folder
+from caviar.errors import RequestRejected, SettingsError, TrainableError
+from caviar.execution import planner
+from caviar.opening import create_study, load_study
+from caviar.panda.asking import ask
+from caviar.records import Intervention, Reason, Status, SweepProgress, Trial, TrialState
+from caviar.space import Categorical, Float, SearchSpace
+from caviar.storage import Storage
+from caviar.study import Study
+from caviar.testing.digest import study_digest as digest
+from caviar.testing.panda import babysit_elsewhere, end, files, wait
+
+SPACE = SearchSpace(learning_rate=Float(1e-3, 0.3, scale="log"), kind=Categorical("sgd", "momentum"), scale=1.0)
+CODE = """
+import time
+import numpy as np
+
+class Softmax:
+    '''Softmax regression, with what a person may change and what not.'''
+
+    def __init__(self, task):
+        self.data, self.rate, self.kind = task.data, task.params["learning_rate"], task.params["kind"]
+        self.w = task.params["scale"] * np.random.normal(size=(self.data.n_classes, self.data.n_features))
+        self.velocity = np.zeros_like(self.w)
+
+    def train_epoch(self, epoch):
+        time.sleep(PAUSE)
+        x, y = self.data.train.x, self.data.train.y
+        for batch in np.array_split(np.random.permutation(len(x)), 4):
+            error = self.chances(x[batch])
+            error[np.arange(len(batch)), y[batch]] -= 1
+            kept = 0.9 * self.velocity if self.kind == "momentum" else 0
+            self.velocity = kept - self.rate * error.T @ x[batch] / len(batch)
+            self.w = self.w + self.velocity
+        part = self.data.validation
+        chances = self.chances(part.x)
+        loss = -np.log(chances[np.arange(len(part.y)), part.y] + 1e-12).mean()
+        return {"nll": loss if self.rate < 100 else np.nan, "top-1": (chances.argmax(1) == part.y).mean()}
+
+    def chances(self, x):
+        z = np.exp(np.clip(x @ self.w.T, -30, 30))
+        return z / z.sum(1, keepdims=True)
+
+    def set_params(self, learning_rate):
+        if learning_rate < 0:
+            raise ValueError("a learning rate is at least 0")
+        self.rate = learning_rate
+
+    def state_dict(self):
+        return {"w": self.w, "velocity": self.velocity, "rate": self.rate}
+
+    def load_state_dict(self, state):
+        self.w, self.velocity, self.rate = state["w"], state["velocity"], state["rate"]
+"""
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """SQLite alone: what these tests ask of a database, the contract tests hold both to."""
+    return sqlite_url
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "mine.py")
+
+
+def write(path: Path, pause_s: float = 0.0) -> Path:
+    path.write_text(CODE.replace("PAUSE", str(pause_s)))
+    return path
+
+
+def make_study(storage: Storage, file: Path, name: str = "s", **given: Any) -> Study:
+    settings: dict[str, Any] = {"space": SPACE, "metric": "nll", "direction": "minimize", "data": "iris", "epochs": 6}
+    return create_study(name, trainable=f"{file}:Softmax", storage=storage, seed=5, **(settings | given))
+
+
+def run(study: Study, trial: Trial | int | None, **options: Any) -> Trial:
+    """Babysit a trial to its end; return what became of it."""
+    with study.panda(trial, **options) as panda:
+        for _ in panda:
+            pass
+    return study.trials(where=f"number = {panda.trial.number}")[0]
+
+
+def begun_trials(study: Study) -> list[Trial]:
+    """Return the trials that a sweep trains in slices, once the database knows of one."""
+    deadline = time.monotonic() + 60
+    while not (found := study.trials(where="state = 'RUNNING' and epoch > 0")):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return found
+
+
+def curve(study: Study, trial: Trial | int) -> bytes:
+    reports = study.reports(trial)
+    assert reports.metrics == ("nll", "top-1")
+    return reports.values.tobytes()
+
+
+def test_a_sweep_is_the_same_in_one_go_and_in_slices(
+    storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one worker or two, in this process or on Ray: what a slice ends with, the next goes on from."""
+    whole = make_study(storage, file, "whole")
+    whole.sweep(8, n_workers=0)
+    monkeypatch.setattr(planner, "SLICE_S", 1e-9)
+    cut = make_study(storage, file, "cut")
+    begun: list[Trial] = []
+    cut.sweep(8, n_workers=0, on_progress=lambda progress: begun.extend(begun or begun_trials(cut)))
+    on_ray = make_study(storage, file, "on ray")
+    on_ray.sweep(8, n_workers=2)
+
+    assert {digest(storage, name) for name in ("whole", "cut", "on ray")} == {digest(storage, "whole")}
+    assert begun and 0 < begun[0].epoch < 6  # the curve of a trial is there while it is trained
+    best = whole.best_trial
+    assert best is not None and best.value is not None and best.value < 0.5
+
+
+def test_pruned_trials_are_the_same_in_slices(storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are behind end where they would have."""
+    make_study(storage, file, "whole", prune=True).sweep(30, n_workers=0)
+    monkeypatch.setattr(planner, "SLICE_S", 1e-9)
+    make_study(storage, file, "cut", prune=True).sweep(30, n_workers=0)
+
+    assert digest(storage, "whole") == digest(storage, "cut")
+    assert storage.trials("cut", where="state = 'PRUNED'")
+
+
+def test_a_trial_of_a_sweep_is_babysat(storage: Storage, file: Path) -> None:
+    """It goes on to the bits that it would have come to in a longer sweep; steered, replayed and compared."""
+    make_study(storage, file, "long", epochs=12).sweep(3, n_workers=0)
+    study = make_study(storage, file)
+    study.sweep(3, n_workers=0)
+
+    child = run(study, 2, more_epochs=6)
+    assert (child.state, child.epoch, child.parent) == (TrialState.COMPLETE, 12, "s/2")
+    longer = load_study("long", storage=storage)
+    assert curve(longer, 2) == curve(study, 2) + curve(study, child)
+
+    told: list[str] = []
+    with study.panda(2, until_stopped=True, on_event=told.append) as panda:
+        for report in panda:
+            if report.epoch == 9:
+                panda.set(learning_rate=0.5)
+            elif report.epoch == 12 and len(panda.interventions) == 1:
+                panda.rollback(epoch=10, learning_rate=0.01)
+            elif report.epoch == 14:
+                made = panda.branch(epoch=11, learning_rate=0.2)
+                panda.stop()
+    steered = panda.trial.number
+    assert study.replay(steered).is_identical
+    assert study.replay(steered).n_checkpoints > 3
+    comparisons = study.compare(steered)
+    assert [c.has_helped(study.spec) for c in comparisons] != [None, None]
+    assert comparisons[0].n_examples is None  # nobody knows what it is judged by
+    assert run(study, made, more_epochs=2).params["learning_rate"] == 0.2
+    assert any("learning_rate" in line and "-> 0.5" in line for line in told)
+
+
+def test_what_may_be_changed_is_what_the_class_takes(storage: Storage, file: Path) -> None:
+    """It refuses values itself; what is refused leaves all as it was."""
+    study = make_study(storage, file)
+    study.sweep(1, n_workers=0)
+
+    with study.panda(0, more_epochs=2) as panda:
+        for settings, words in (
+            ({"kind": "sgd"}, "'kind' cannot be changed while a model is trained; learning_rate, epochs can"),
+            ({"learning_rate": "fast"}, "learning_rate must be a number, as .* is, found 'fast'"),
+            ({"learning_rate": -1}, "ValueError: a learning rate is at least 0"),
+            ({"batch_size": 3}, "'batch_size' cannot be changed"),
+        ):
+            with pytest.raises(RequestRejected, match=words):
+                panda.set(**settings)
+            with pytest.raises(RequestRejected, match=words):
+                panda.branch(epoch=6, **settings)
+        list(panda)
+    assert [i.status for i in storage.sessions.interventions("s", panda.trial.number)] == [Status.REJECTED] * 8
+    with pytest.raises(RequestRejected, match="a learning rate is at least 0"):
+        study.panda(0, params={"learning_rate": -1})
+    assert len(study.trials()) == 2
+    assert study.replay(panda.trial.number).is_identical
+
+
+def test_a_fresh_model_needs_its_params(storage: Storage, file: Path) -> None:
+    """There are no defaults but what the space fixes."""
+    study = make_study(storage, file)
+
+    with pytest.raises(RequestRejected, match=r"a fresh model of mine.py:Softmax needs kind"):
+        study.panda(params={"learning_rate": 1})
+    with pytest.raises(RequestRejected, match=r"unknown param 'momentum' .known: kind, learning_rate, scale"):
+        study.panda(params={"momentum": 1})
+    trial = run(study, None, params={"learning_rate": 1, "kind": "sgd"})
+    assert trial.params == {"learning_rate": 1.0, "kind": "sgd", "scale": 1.0}
+    assert (trial.state, trial.epoch, type(trial.params["learning_rate"])) == (TrialState.COMPLETE, 6, float)
+
+
+def test_a_running_trial_is_taken_from_its_sweep(storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the state that it has reached; the sweep goes on without it, and all come to the same."""
+    make_study(storage, file, "plain").sweep(4, n_workers=0)
+    monkeypatch.setattr(planner, "SLICE_S", 1e-9)
+    study = make_study(storage, file)
+    monkeypatch.setattr("caviar.handing_over._LOOK_S", 0.0)
+    asked: list[Intervention] = []
+
+    def take(progress: SweepProgress) -> None:
+        if not asked:
+            asked.append(Intervention(trial=begun_trials(study)[0].name, token="t", kind="take"))
+            storage.sessions.ask(asked[0])
+
+    study.sweep(4, n_workers=0, on_progress=take)
+    (request,) = asked
+    taken = storage.get_trial("s", request.number)
+    assert taken.state is TrialState.RUNNING and 0 < taken.epoch < 6
+    run(study, request.number)
+    assert digest(storage, "s") == digest(storage, "plain")
+    assert study.replay(request.number).is_identical
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(storage: Storage, tmp_path: Path) -> None:
+    """With what was done to it: kill -9, twice, at any moment."""
+    slow = write(tmp_path / "mine.py", 0.03)
+    whole, killed = (make_study(storage, slow, name) for name in ("whole", "killed"))
+    for study in (whole, killed):
+        study.sweep(1, n_workers=0)
+
+    with whole.panda(0, more_epochs=30) as panda:
+        for report in panda:
+            if report.epoch == 10:
+                panda.set(learning_rate=0.4)
+
+    elsewhere = babysit_elsewhere(killed, 0, more_epochs=30)
+    wait(lambda: any(t.epoch >= 7 for t in killed.trials(where="number = 1")), elsewhere)
+    asked = Intervention(trial="killed/1", token="set", kind="set", arguments={"learning_rate": 0.4})
+    at = ask(storage, asked, timeout_s=60).epoch
+    for _ in range(2):
+        elsewhere.kill()
+        elsewhere.join()
+        further = storage.get_trial("killed", 1).epoch + 4
+        elsewhere = babysit_elsewhere(killed, 1)
+        wait(lambda further=further: storage.get_trial("killed", 1).epoch >= further, elsewhere)  # type: ignore[misc]
+    end(elsewhere)
+
+    assert storage.get_trial("killed", 1).epoch == 36
+    assert killed.replay(1).is_identical
+    if at == 10:  # both were steered at the same epoch
+        assert curve(killed, 1) == curve(whole, 1)
+    assert at is not None
+    with load_study("whole", storage=storage).panda(0, more_epochs=30) as again:
+        for report in again:
+            if report.epoch == at:
+                again.set(learning_rate=0.4)
+    assert curve(whole, 2) == curve(killed, 1)
+
+
+def test_rules_babysit_by_the_metric_of_the_study(storage: Storage, file: Path) -> None:
+    """They divide a learning rate where there is one to divide."""
+    study = make_study(storage, file)
+    study.sweep(1, n_workers=0)
+    rules = {"diverged": {"action": "rollback", "factor": 1.5}, "plateau": {"epochs": 2}}
+
+    with study.panda(0, more_epochs=20, rules=rules) as panda:
+        for report in panda:
+            if report.epoch == 8:
+                panda.set(learning_rate=90.0)
+    done = [(i.kind, i.author) for i in panda.interventions]
+    assert ("rollback", "rule:diverged") in done or ("set", "rule:plateau") in done
+    assert study.replay(panda.trial.number).is_identical
+    with pytest.raises(SettingsError, match="metric of rule 'plateau' must be 'nll', or a loss or an accuracy"):
+        study.panda(0, rules={"plateau": {"metric": "top-1"}})
+    fixed = file.with_name("fixed.py")
+    fixed.write_text(file.read_text().replace("def set_params", "def other"))
+    with pytest.raises(SettingsError, match=r"divides learning_rate, which fixed\.py:Softmax does not let be changed"):
+        make_study(storage, fixed, "t").panda(params={"learning_rate": 1, "kind": "sgd"}, rules=rules)
+
+
+def test_a_run_that_diverges_ends_with_what_it_had(storage: Storage, file: Path) -> None:
+    """By the study's metric, which became NaN."""
+    study = make_study(storage, file)
+    study.sweep(1, n_workers=0)
+
+    with study.panda(0, more_epochs=5) as panda:
+        next(panda)
+        panda.set(learning_rate=1000.0)
+        assert not list(panda)
+    assert (panda.trial.state, panda.trial.reason, panda.trial.epoch) == (TrialState.FAIL, Reason.DIVERGED, 7)
+
+
+def test_a_model_is_had_as_an_object_of_its_class(storage: Storage, file: Path) -> None:
+    """Of a trial of a sweep or a babysat one, at its end or at an epoch on the way."""
+    study = make_study(storage, file)
+    study.sweep(3, n_workers=0)
+    child = run(study, 1, more_epochs=3)
+
+    for trial, epoch in ((study.best_trial, None), (1, 4), (child, None), (child, 8), (child, "best")):
+        model = study.own_model(trial, epoch=epoch)
+        part = study.data.validation
+        accuracy = (model.chances(part.x).argmax(1) == part.y).mean()
+        reports = study.reports(child if trial is child else 1 if trial == 1 else study.best_trial)  # type: ignore[arg-type]
+        assert accuracy in reports.values[:, 1]
+        assert type(model).__name__ == "Softmax"
+
+
+def test_a_file_that_was_changed_is_not_gone_on_with(storage: Storage, file: Path) -> None:
+    """Nor is a checkpoint folder that is lost the end of a run: it is trained again."""
+    study = make_study(storage, file)
+    study.sweep(1, n_workers=0)
+    with study.panda(0, more_epochs=6) as panda:
+        next(panda)
+        panda.set(learning_rate=0.25)
+        next(panda)
+    before = curve(study, 1)
+    for path in files(study):
+        Path(path).unlink()
+    told: list[str] = []
+    run(study, 1, on_event=told.append)
+    assert curve(study, 1)[: len(before)] == before
+    assert any("it is trained again" in line for line in told)
+    assert any(checkpoint_folder(storage).rglob("*.safetensors"))
+
+    file.write_text(file.read_text().replace("0.9", "0.8"))
+    for call in (lambda: study.panda(0), lambda: study.replay(1), study.own_model):
+        with pytest.raises(TrainableError, match="has changed since study 's' was made"):
+            call()
