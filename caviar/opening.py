@@ -57,8 +57,8 @@ def create_study(
         epochs: that each trial is trained.
         metric: `val_accuracy` (maximised), `val_loss` or `train_loss` (minimised); of a trainable, what it reports.
         direction: `maximize` or `minimize`; where absent, more of an accuracy is better, and less of a loss.
-        trainable: trains the trials instead of the built-in network: a function of a Python file, itself or as
-            `FILE.py:FUNCTION`; see :class:`caviar.Task`. It needs a space and a metric, and no data.
+        trainable: trains the trials instead of the built-in network: a function or class of a Python file, itself or as
+            `FILE.py:NAME`; see :class:`caviar.Task`. It needs a space and a metric, and no data.
         dtype: `float32` or `float64`.
         prune: end trials early that are behind those before them; see :mod:`caviar.execution.halving`.
         new_space: where the study exists with another space, make this one its next version: trials to come are drawn

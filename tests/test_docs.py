@@ -21,6 +21,8 @@ from caviar.storage.ddl import VIEWS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+#: Of the networks of PyTorch in the page on trainables.
+_NET = SearchSpace(units=Int(8, 32), learning_rate=Float(1e-3, 0.1, scale="log"))
 CAVIAR = Path(sys.executable).with_name("caviar")
 
 
@@ -118,7 +120,8 @@ def test_the_space_file_of_the_readme_is_valid() -> None:
     ("name", "needs", "space"),
     [
         ("forest", "sklearn", SearchSpace(trees=Int(5, 20), depth=Int(1, 4))),
-        ("net", "torch", SearchSpace(units=Int(8, 32), learning_rate=Float(1e-3, 0.1, scale="log"))),
+        ("net", "torch", _NET),
+        ("netclass", "torch", _NET),
     ],
 )
 def test_the_functions_of_the_page_on_trainables_train(
@@ -128,17 +131,43 @@ def test_the_functions_of_the_page_on_trainables_train(
     pytest.importorskip(needs)
     text = named_files((ROOT / "docs/trainables.md").read_text())[f"{name}.py"]
     (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / f"{name}.toml").write_text(space.to_toml())
     command = text.splitlines()[0].partition(": ")[2]
     words = shlex.split(f"{command} --trials 3 --epochs 4 --workers 0 --storage {sqlite_url}")
+    (tmp_path / words[words.index("--space") + 1]).write_text(space.to_toml())
 
     done = subprocess.run([CAVIAR, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 0, done.stderr
     with closing(open_storage(sqlite_url)) as storage:
-        best = storage.best_trial(name)
+        best = storage.best_trial(words[2])
     assert best is not None
     assert best.metrics["val_accuracy"] > 0.6
+
+
+@pytest.mark.slow
+def test_a_class_of_the_page_on_trainables_is_babysat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its model is had in Python, as the page says."""
+    pytest.importorskip("torch")
+    monkeypatch.setenv("CAVIAR_STORAGE", f"sqlite:///{tmp_path / 'caviar.db'}")
+    files = named_files((ROOT / "docs/trainables.md").read_text())
+    for name in ("netclass.py", "score.py"):
+        (tmp_path / name).write_text(files[name])
+    (tmp_path / "net.toml").write_text(_NET.to_toml())
+    sweep = files["netclass.py"].splitlines()[0].partition(": ")[2]
+
+    def run(command: str) -> str:
+        words = [CAVIAR, *shlex.split(command)[1:]]
+        if command.startswith("python"):
+            words = [sys.executable, *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(f"{sweep} --trials 2 --epochs 5 --workers 0")
+    run("caviar panda start nets/1 --epochs +4 --set learning_rate=0.002")
+    run("caviar panda start nets --set learning_rate=0.01 units=32 --epochs 2")
+    assert run("caviar panda replay nets/2").startswith("identical")
+    assert float(re.search(r"tensor\(([\d.]+)\)", run("python score.py")).group(1)) > 0.6  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("path", sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")]), ids=lambda path: path.name)

@@ -70,7 +70,7 @@ def sweep(
     direction
         maximize or minimize: which way the metric of a trainable is better [clear for accuracies and losses].
     trainable
-        FILE.py:FUNCTION that trains the trials instead of the built-in network.
+        FILE.py:NAME of a function, or a class, that trains the trials instead of the built-in network.
     prune
         End trials early that are behind the best of those before them [no, or as the study was made].
     new_space

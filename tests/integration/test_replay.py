@@ -121,10 +121,10 @@ def test_a_run_whose_weights_were_altered_is_not(study: Study, tmp_path: Path) -
     trial = babysit(study, eventful)
     (file,) = tmp_path.glob("**/e000014-s2-*.safetensors")
     checkpoint = load_checkpoint(file)
+    assert isinstance(checkpoint.state, TrainState)
     parameters = checkpoint.state.parameters.copy()
     parameters.view(np.uint32)[5] ^= 1
-    fields = {name: getattr(checkpoint.state, name) for name in TrainState.__slots__}
-    save_checkpoint(file, TrainState(**{**fields, "parameters": parameters}), checkpoint.params)
+    save_checkpoint(file, replace(checkpoint.state, parameters=parameters), checkpoint.params)
 
     found = study.replay(trial)
 
