@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from caviar.errors import TrainableError
 from caviar.execution.base import Bar, TrialOutcome, TrialTask
 from caviar.records import EPOCH_METRICS, Reason, Reports, TrialState
 from caviar.training.state import State
@@ -50,9 +51,9 @@ class Attempt:
         """Whether nothing ended it early."""
         return self._reason is None
 
-    def diverge(self, epoch: int) -> None:
-        """Note that the loss became NaN or infinite."""
-        self._reason, self._error = Reason.DIVERGED, f"diverged at epoch {epoch}"
+    def diverge(self, epoch: int, what: str | None = None) -> None:
+        """Note that the loss, or what else the trial is judged by, became NaN or infinite."""
+        self._reason, self._error = Reason.DIVERGED, f"diverged at epoch {epoch}" + (f": {what}" if what else "")
 
     def fall_behind(self, bar: Bar, metrics: Mapping[str, float]) -> None:
         """Note that the bar of its epoch is not reached."""
@@ -72,7 +73,9 @@ class Attempt:
         except KeyboardInterrupt:  # somebody's, and no outcome
             raise
         except BaseException as failure:  # noqa: BLE001 - whatever else a trial raises is its outcome
-            self._reason, trace = Reason.ERROR, _clipped(_trace(self._beginning(failure)), _LONGEST_TRACE)
+            self._reason = Reason.ERROR
+            if not isinstance(failure, TrainableError):  # which says all, and was raised by nobody's code but caviar's
+                trace = _clipped(_trace(self._beginning(failure)), _LONGEST_TRACE)
             self._error = _clipped(_line(failure), _LONGEST_ERROR)
         if self._rows:
             values = np.array([list(metrics.values()) for metrics in self._rows])  # E,K

@@ -109,7 +109,7 @@ def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
         with one_thread_each(), closing(found):
             for metrics in found:
                 if not math.isfinite(metrics[metric]):
-                    attempt.diverge(attempt.epoch + 1)
+                    attempt.diverge(attempt.epoch + 1, f"{metric} is {metrics[metric]}")
                     break
                 attempt.report(metrics)
                 bar = bars.get(attempt.epoch)

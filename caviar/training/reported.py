@@ -27,7 +27,7 @@ class Reported:
         Raises:
             TrainableError: it is something else.
         """
-        found = self._numbers(report if isinstance(report, Mapping) else {self._metric: report})
+        found = self._numbers(report)
         if self._metric not in found:
             listed = ", ".join(found) or "nothing"
             raise TrainableError(f"expected metric {self._metric!r} among what {self._name} reports, found {listed}")
@@ -51,18 +51,19 @@ class Reported:
                 f"expected {self._name} to report {self._metric!r} after each epoch, found that it reported nothing"
             )
 
-    def _numbers(self, report: Mapping[Any, Any]) -> dict[str, float]:
+    def _numbers(self, report: Any) -> dict[str, float]:
+        named = report if isinstance(report, Mapping) else {self._metric: report}
         try:
-            if any(isinstance(value, str | bytes) for value in report.values()):
+            if any(isinstance(value, str | bytes) for value in named.values()):
                 raise TypeError
-            metrics = {metric: float(value) for metric, value in report.items()}
+            metrics = {metric: float(value) for metric, value in named.items()}
         except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
             raise self._refusal(report) from None
         if not all(isinstance(metric, str) and metric and metric.isprintable() for metric in metrics):
             raise self._refusal(report)
         return metrics
 
-    def _refusal(self, report: Mapping[Any, Any]) -> TrainableError:
+    def _refusal(self, report: Any) -> TrainableError:
         return TrainableError(
             f"expected {self._name} to report numbers by name, as {{'loss': 0.3}}, found {report!r:.80}"
         )

@@ -162,7 +162,7 @@ def test_pruning_ends_trials_and_is_the_same_when_interrupted(storage: Storage, 
 @pytest.mark.parametrize(
     ("function", "reason", "error", "epoch"),
     [
-        ("diverges", Reason.DIVERGED, "diverged at epoch 2", 1),
+        ("diverges", Reason.DIVERGED, "diverged at epoch 2: cost is nan", 1),
         ("raises", Reason.ERROR, "KeyError: 'units", 1),
         ("leaves", Reason.ERROR, "SystemExit: 3", 0),
         ("shouts", Reason.ERROR, "Unspeakable: (its text raises RuntimeError)", 0),

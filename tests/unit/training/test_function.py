@@ -86,7 +86,7 @@ def test_numbers_come_in_many_ways(run: Run, body: str, expected: list[dict[str,
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return None", "to report numbers by name, as {'loss': 0.3}, found {'loss': None}"),
+        ("return None", "to report numbers by name, as {'loss': 0.3}, found None"),
         ("return '123'", "to report numbers by name"),
         ("yield {'loss': '0.5'}", "to report numbers by name"),
         ("yield {'loss': 1, 'a\\0b': 2}", "to report numbers by name"),

@@ -163,7 +163,7 @@ def test_a_time_among_the_metrics_is_no_state(tmp_path: Path) -> None:
         ('return {"loss": float(np.sum(self.w ** 2))', 'return {"cost": 1', "expected metric 'loss' among what"),
         ('"epoch": epoch', '"epoch" if epoch < 3 else "e": epoch', "the same metrics in each epoch, loss, epoch, hid"),
         ('return {"w": self.w', 'return {"w": {self.rate}', "state_dict of mine.py:Walk to give tensors.* set at 'w'"),
-        ('return {"loss"', 'yield {"loss"', "to report numbers by name, as {'loss': 0.3}, found {'loss': <generator"),
+        ('return {"loss"', 'yield {"loss"', "to report numbers by name, as {'loss': 0.3}, found <generator object"),
     ],
 )
 def test_what_is_no_model_is_told(tmp_path: Path, old: str, new: str, words: str) -> None:
