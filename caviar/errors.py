@@ -27,7 +27,7 @@ class SpaceError(CaviarError, ValueError):
 
 
 class TrainableError(CaviarError, ValueError):
-    """the function that is to train the trials cannot be used"""
+    """the function or class that is to train the trials cannot be used"""
 
 
 class ParamsError(CaviarError, ValueError):

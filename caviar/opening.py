@@ -11,9 +11,10 @@ from caviar.bootstrap import make_storage
 from caviar.checks import truth, whole
 from caviar.data import default_source, has_columns, load_prepared, resolve
 from caviar.errors import SettingsError, SpaceError, StorageError, StudyMismatch, StudyNotFound
-from caviar.records import DataSpec, StudySpec, StudySummary, TrainableSpec
+from caviar.records import DataSpec, Reason, StudySpec, StudySummary, TrainableSpec
 from caviar.space import Domain, SearchSpace, Value
 from caviar.storage import Storage
+from caviar.storage.holder import new_holder
 from caviar.study import Study
 from caviar.study_settings import (
     check_asked,
@@ -21,10 +22,14 @@ from caviar.study_settings import (
     check_settings,
     checked_direction,
     found_data,
+    is_edited,
     new_spec,
     refuse_differences,
 )
 from caviar.training.source import trainable_spec
+
+#: Nobody need wait for so long, where a process ends while it takes mended code into a study.
+_LEASE_S = 15.0
 
 
 def create_study(
@@ -85,8 +90,8 @@ def create_study(
     asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if space is not None:
         asked["space"] = space.to_dict()
-    if asked.keys() & {"metric", "direction", "space"}:  # of which a function has its own
-        check_asked(asked, code or _function_of(name, storage))
+    if asked.keys() & {"metric", "direction", "space"}:  # of which a trainable has its own
+        check_asked(asked, code or _trainable_of(name, storage))
     opened = storage if isinstance(storage, Storage) else make_storage(storage)
     try:
         found = opened.get_study(name)
@@ -117,10 +122,13 @@ def _continued(found: StudySpec, asked: dict[str, Any], new_space: bool, storage
     # an earlier version of its space asks the same question: the study has been refined since
     if new_space or space in storage.spaces(found.name):
         asked = {**asked, "space": found.space}
+    code = asked.get("trainable")
+    if code is not None and is_edited(found.trainable, code) and _has_come_to_nothing(found, storage):
+        found = _mended(found, code, storage)
     refuse_differences(found, asked)
     check_kernel(found)
-    if "trainable" in asked and found.trainable is not None and asked["trainable"].file != found.trainable.file:
-        storage.move_trainable(found.name, asked["trainable"].file)
+    if code is not None and found.trainable is not None and code.file != found.trainable.file:
+        storage.move_trainable(found.name, replace(found.trainable, file=code.file))
     data = asked.get("data", found.data)
     if data != found.data:
         storage.move_data(found.name, data.source, data.target)
@@ -129,8 +137,30 @@ def _continued(found: StudySpec, asked: dict[str, Any], new_space: bool, storage
     return storage.get_study(found.name)
 
 
-def _function_of(name: str, storage: str | Storage | None) -> TrainableSpec | None:
-    """Return what trains a study, if it is there and that is a function; no database is made."""
+def _has_come_to_nothing(found: StudySpec, storage: Storage) -> bool:
+    """Return whether no trial of a study says anything of its params: all that have ended raised, or were lost."""
+    telling = f"state != 'WAITING' and (state != 'FAIL' or reason = '{Reason.DIVERGED}')"
+    return not storage.trials(found.name, where=telling, limit=1)
+
+
+def _mended(found: StudySpec, code: TrainableSpec, storage: Storage) -> StudySpec:
+    """Return a study with other code than it was made with.
+
+    Raises:
+        StudyBusy: a coordinator trains it with the code of before.
+    """
+    owner = new_holder()
+    storage.acquire_lease(found.name, owner, _LEASE_S)
+    try:
+        if _has_come_to_nothing(found, storage):
+            storage.move_trainable(found.name, code)
+    finally:
+        storage.release_lease(found.name, owner)
+    return storage.get_study(found.name)
+
+
+def _trainable_of(name: str, storage: str | Storage | None) -> TrainableSpec | None:
+    """Return what trains a study, if it is there and that is not the network; no database is made."""
     try:
         if isinstance(storage, Storage):
             return storage.get_study(name).trainable

@@ -62,9 +62,15 @@ class Direction(StrEnum):
 #: Which way a metric is better, where its name ends so.
 CLEAR_METRICS = {
     "accuracy": Direction.MAXIMIZE,
+    "acc": Direction.MAXIMIZE,
+    "auc": Direction.MAXIMIZE,
+    "f1": Direction.MAXIMIZE,
     "loss": Direction.MINIMIZE,
     "error": Direction.MINIMIZE,
     "cost": Direction.MINIMIZE,
+    "mae": Direction.MINIMIZE,
+    "mse": Direction.MINIMIZE,
+    "rmse": Direction.MINIMIZE,
 }
 
 
@@ -89,7 +95,7 @@ class DataSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainableSpec:
-    """A function of the user's that trains a model, where that is not the built-in network."""
+    """A function or class of the user's that trains a model, where that is not the built-in network."""
 
     #: Absolute path of the Python file.
     file: str
@@ -100,7 +106,7 @@ class TrainableSpec:
 
     @property
     def name(self) -> str:
-        """`FILE.py:FUNCTION`, without the folder."""
+        """`FILE.py:NAME`, without the folder."""
         return f"{Path(self.file).name}:{self.function}"
 
 

@@ -29,12 +29,13 @@ from caviar.repeats import Retest, retest_study
 from caviar.storage import Storage
 from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers
 from caviar.training.dataset import Dataset
-from caviar.training.source import is_function, refuse_loading, unchanged
+from caviar.training.source import refuse_loading, unchanged
 from caviar.wording import command
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from caviar.advising import Advice
     from caviar.model import Model
     from caviar.panda.compare import Comparison
     from caviar.panda.replay import Replay
@@ -235,6 +236,20 @@ class Study:
             self.spec = self.storage.get_study(self.name)
         return found
 
+    def advise(self) -> Advice:
+        """Return what the trials tell: which params matter, and what to do next; babysat trials are left out.
+
+        Raises:
+            SettingsError: the study has no space of its own.
+        """
+        from caviar.advising import advise
+
+        try:
+            n_validation = len(self.data.validation) if self.spec.trainable is None else None
+        except DataError:  # without it, nothing is said of what chance may have done
+            n_validation = None
+        return advise(self.storage, self.storage.get_study(self.name), n_validation)
+
     def _prepare(self) -> Dataset | None:
         """Load the data and have the kernel ready, whose code the workers of this machine then find on the disk."""
         data = self._data_of_workers
@@ -279,6 +294,7 @@ class Study:
         Raises:
             PandaBusy: another process babysits it.
             RequestRejected: what is asked is not valid.
+            SettingsError, TrainableError: the study is trained by a function, or by a class that has changed.
         """
         from caviar.panda.start import Horizon
 
@@ -349,12 +365,13 @@ class Study:
             trial, epoch, on_event, is_interrupted: as for :meth:`model`.
 
         Raises:
-            SettingsError, TrialNotFound, CheckpointError, KeyboardInterrupt: as :meth:`model`.
-            TrainableError: the study is trained by a function, whose models are not known, or its file has changed.
+            TrialNotFound, CheckpointError, KeyboardInterrupt: as :meth:`model`.
+            SettingsError: as :meth:`model`, or the study is not trained by a class, whose models alone have states.
+            TrainableError: the file has changed, or is no longer there.
         """
-        from caviar.training.function import restored
         from caviar.training.state import OwnState
         from caviar.training.task import Assignment
+        from caviar.training.trainable import model_in
 
         if self.spec.trainable is None:
             raise SettingsError(f"study {self.name!r} is trained by the built-in network: use model()")
@@ -370,7 +387,7 @@ class Study:
             params=params,
             data=self._data_of_workers,
         )
-        return restored(given, state)
+        return model_in(given, state)
 
     def _state(
         self,
@@ -413,6 +430,21 @@ class Study:
         if wanted == trial.epoch:
             return trial
         return replace(trial, epoch=wanted, metrics=history[wanted])
+
+    def try_params(self, trial: Trial | int, state: State, params: Mapping[str, Any]) -> None:
+        """Check that a model of the user's own goes on from a state with other params; of the network, all are known.
+
+        Raises:
+            RequestRejected: it does not; the message is its own.
+            SettingsError, TrainableError: as :meth:`panda`.
+        """
+        if self.spec.trainable is None:
+            return
+        nursery = self._nursery(None)
+        try:
+            nursery.trainer(_number(trial)).try_params(state, params)
+        finally:
+            nursery.executor.close()
 
     def replay(self, trial: Trial | int, *, address: str | None = None) -> Replay:
         """Train a babysat trial again with its interventions, and tell whether it is the same to the bit.
@@ -469,6 +501,7 @@ class Study:
         from caviar.panda.start import Nursery
 
         spec = self.spec
+        refuse_loading(self.name)
         if spec.trainable is not None:
             spec = replace(spec, trainable=self._own_models(spec.trainable))
         data = self._data_of_workers
@@ -483,12 +516,9 @@ class Study:
 
     def _own_models(self, code: TrainableSpec) -> TrainableSpec:
         """Return the class of the user's own models as it is on this machine; refuse a function."""
-        if is_function(code):
-            raise SettingsError(
-                f"study {self.name!r} is trained by {code.name}, a function that trains in one go: only the built-in "
-                "network, and models of a class with train_epoch, state_dict and load_state_dict, are babysat; see "
-                "docs/trainables.md"
-            )
+        from caviar.panda.adjustable import refuse_function
+
+        refuse_function(self.spec)
         return unchanged(code, self.name)
 
     def _refuse_own(self) -> None:

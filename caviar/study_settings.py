@@ -16,10 +16,12 @@ from caviar.nn.kernel import kernel_name
 from caviar.records import CLEAR_METRICS, EPOCH_METRICS, DataSpec, Direction, StudySpec, TrainableSpec, clear_direction
 from caviar.space import Categorical, Float, Int, SearchSpace, default_space
 from caviar.training.hyperparameters import Hyperparameters, check_param
-from caviar.training.source import is_same_code
+from caviar.training.source import is_function, is_same_code
 from caviar.wording import command
 
 DEFAULT_EPOCHS = 20
+#: What requests to a model that is babysat say besides the names of params.
+_RESERVED = ("epochs", "to", "at")
 #: Trials of a study, times that the best are trained again, workers: more than anybody has, so that they were mistyped.
 MOST_TRIALS = 1_000_000_000
 MOST_TIMES = 100_000
@@ -135,13 +137,13 @@ def refuse_differences(found: StudySpec, asked: dict[str, Any]) -> None:
         version = found.space_version + 1
         new = f", give --new-space to draw further trials from this one as version {version}," if only_space else ","
         rest = f"leave these out to go on with it{new} or take another study name"
-        if _is_edited(found.trainable, asked.get("trainable")):  # which leaving it out would not help
+        if is_edited(found.trainable, asked.get("trainable")):  # which leaving it out would not help
             anew = command("delete", found.name)
             rest = f"take another study name, bring the file back to what it was, or begin anew: {anew}"
         raise StudyMismatch(f"study {found.name!r} exists with {' and '.join(differences)}; {rest}")
 
 
-def _is_edited(had: TrainableSpec | None, wanted: TrainableSpec | None) -> bool:
+def is_edited(had: TrainableSpec | None, wanted: TrainableSpec | None) -> bool:
     """Return whether code is asked for that was another when its study was made."""
     return had is not None and wanted is not None and had.name == wanted.name and not is_same_code(had, wanted)
 
@@ -158,7 +160,7 @@ def _differences_of_code(had: TrainableSpec | None, wanted: TrainableSpec | None
         return [f"the built-in network, not {wanted.name}"]
     if is_same_code(had, wanted):
         return []
-    if _is_edited(had, wanted):
+    if is_edited(had, wanted):
         return [f"{had.name} as it was before it was changed"]
     return [f"trainable {had.name}, not {wanted.name}"]
 
@@ -189,7 +191,7 @@ def check_kernel(found: StudySpec) -> None:
 
 
 def check_asked(asked: dict[str, Any], trainable: TrainableSpec | None) -> None:
-    """Check the metric and the space that are asked for, of the built-in network or of a function.
+    """Check the metric and the space that are asked for, of the built-in network or of a trainable.
 
     Raises:
         SettingsError, SpaceError: these are not valid.
@@ -208,13 +210,19 @@ def check_asked(asked: dict[str, Any], trainable: TrainableSpec | None) -> None:
 
 
 def _check_whole(asked: dict[str, Any], trainable: TrainableSpec) -> None:
-    """Refuse a new study of a function that lacks what no default can stand for.
+    """Refuse a new study of a trainable that lacks what no default can stand for.
 
     Raises:
         SettingsError: the message says what.
     """
     if "space" not in asked:
         raise SettingsError(f"{trainable.name} needs a space of its own params: give --space FILE.toml")
+    unclear = [name for name in asked["space"] if name in _RESERVED]
+    if unclear and not is_function(trainable):
+        raise SettingsError(
+            f"{unclear[0]!r} is not the name of a param of {trainable.name}: panda mode means something else by it; "
+            "name it otherwise"
+        )
     metric = asked.get("metric")
     if not metric:
         raise SettingsError(f"{trainable.name} needs the name of a metric that it reports: give --metric, as val_loss")

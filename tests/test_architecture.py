@@ -49,6 +49,7 @@ MAY_IMPORT = {
     "recorder": {*RECORDS, "storage"},
     "repeats": {*RECORDS, "storage"},
     "refining": {*MATHS, "training", "storage", "search", "space", "repeats"},
+    "advising": {*MATHS, "training", "storage", "search", "space", "repeats", "refining"},
     "numbering": {"storage"},
     "outcomes": {*RECORDS, "execution"},
     "handing_over": {*RECORDS, "recorder", "storage", "training"},

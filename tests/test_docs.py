@@ -15,6 +15,7 @@ import pytest
 
 from caviar.cli.panda import panda
 from caviar.panda.rules import make_rules
+from caviar.records import DataSpec, StudySpec
 from caviar.space import Float, Int, SearchSpace
 from caviar.storage import open_storage, run_sql
 from caviar.storage.ddl import VIEWS
@@ -212,5 +213,6 @@ def test_the_rules_of_the_docs_are_the_defaults() -> None:
 
     rules = tomllib.loads(block)
 
-    assert make_rules(rules) == make_rules({name: {} for name in rules})
+    spec = StudySpec(name="s", data=DataSpec(source="digits"), space={})
+    assert make_rules(rules, spec) == make_rules({name: {} for name in rules}, spec)
     assert set(rules) == {"diverged", "plateau", "patience"}

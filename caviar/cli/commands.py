@@ -180,6 +180,7 @@ def show(
 # Loaded when they are used.
 app.command("caviar.cli.panda:panda", name="panda")
 app.command("caviar.cli.refine:refine")
+app.command("caviar.cli.advise:advise")
 app.command("caviar.cli.retest:retest")
 app.command("caviar.cli.model:predict")
 app.command("caviar.cli.database:import_", name="import")

@@ -12,6 +12,7 @@ is here already: caviar sweep digits
 Train
   sweep      Train many models until a study holds --trials of them.
   refine     Narrow a study's space to where its best trials lie.
+  advise     Say which params matter, and what to do next with a study.
   retest     Train the best trials again, to tell the good from the lucky.
   panda      Babysit one model: watch it live, steer it, go back, branch.
   predict    Print the class that a model predicts for each example.

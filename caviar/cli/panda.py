@@ -88,10 +88,12 @@ def start(
 def set_(
     name: TrialName,
     /,
-    *settings: Annotated[str, Parameter(name="NAME=VALUE", help="learning_rate, momentum, l2, ... or epochs.")],
+    *settings: Annotated[
+        str, Parameter(name="NAME=VALUE", help="learning_rate, momentum, l2, ..., a param of your own, or epochs.")
+    ],
     asking: Asking = Asking(),
 ) -> int:
-    """Change settings from the next mini-batch on (batch_size: from the next epoch on)."""
+    """Change settings from the next mini-batch on (batch_size, and params of your own models: from the next epoch)."""
     from caviar.cli.arguments import read_settings
 
     return _ask(name, "set", read_settings(settings), asking)

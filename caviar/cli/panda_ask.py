@@ -8,13 +8,15 @@ import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from caviar.bootstrap import checkpoint_folder, make_storage
 from caviar.cli.arguments import author, split_trial_name
 from caviar.cli.panda_rows import intervention_row, outcome_line
 from caviar.errors import PandaBusy, SettingsError
-from caviar.panda.adjustable import Adjustable, adjustable_of
+from caviar.opening import load_study
+from caviar.panda.adjustable import Adjustable, adjustable_of, refuse_function
 from caviar.panda.asking import ask, is_running
 from caviar.panda.course import settings_of
 from caviar.panda.resting import branch_at_rest
@@ -66,12 +68,14 @@ def ask_and_print(
 def _ask(storage: Storage, asked: Intervention, timeout_s: float) -> Intervention:
     study, number = split_trial_name(asked.trial)
     spec, trial = storage.get_study(study), storage.get_trial(study, number)
+    refuse_function(spec)
     adjustable = adjustable_of(spec, trial.params)
     asked = replace(asked, arguments=_checked(asked.kind, asked.arguments, adjustable))
     session = storage.sessions.get(study, number)
     if asked.kind == "branch" and (session is None or not is_running(session)):
         try:
-            return branch_at_rest(storage, spec, checkpoint_folder(storage), trial, asked)
+            try_params = partial(load_study(study, storage=storage).try_params, trial)
+            return branch_at_rest(storage, spec, checkpoint_folder(storage), trial, asked, try_params)
         except PandaBusy:  # somebody has just started it
             pass
     return ask(storage, asked, timeout_s=timeout_s)

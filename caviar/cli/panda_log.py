@@ -10,6 +10,7 @@ from caviar.cli.arguments import split_trial_name
 from caviar.cli.panda_rows import intervention_row, local, metric_changes, outcome_line
 from caviar.cli.tables import shown
 from caviar.errors import PandaNotRunning
+from caviar.panda.adjustable import refuse_function
 from caviar.records import Intervention
 from caviar.wording import command
 
@@ -22,6 +23,8 @@ def print_log(name: str, as_json: bool, url: str | None) -> int:
         trial = storage.get_trial(study, number)
         session = storage.sessions.get(study, number)
         interventions = storage.sessions.interventions(study, number)
+        if session is None:
+            refuse_function(storage.get_study(study))
     finally:
         storage.close()
     if session is None:

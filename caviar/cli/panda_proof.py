@@ -66,7 +66,8 @@ def _lines(comparison: Comparison, spec: StudySpec) -> list[str]:
         f"     {outcome_line(done)}",
         f"     {_verdict(comparison, spec)}",
     ]
-    for metric in _SHOWN:
+    own = sorted(comparison.actual, key=lambda name: name != spec.metric)  # the study's metric first
+    for metric in _SHOWN if spec.trainable is None else own:
         actual = comparison.actual.get(metric)
         without = None if comparison.control is None else comparison.control.get(metric)
         if actual is not None and without is not None:

@@ -11,7 +11,7 @@ from caviar.cli.panda_rows import checkpoint_row, intervention_row, kept_epochs,
 from caviar.cli.tables import print_table, short, sparkline
 from caviar.cli.tables import shown as escaped
 from caviar.errors import PandaNotRunning
-from caviar.panda.adjustable import adjustable_of
+from caviar.panda.adjustable import adjustable_of, refuse_function
 from caviar.panda.asking import condition, trains_again_to
 from caviar.panda.course import Course, fold
 from caviar.panda.revive import applied_of
@@ -60,6 +60,7 @@ def print_status(name: str, as_json: bool, url: str | None) -> int:
         storage.get_trial(study, number)
         session = storage.sessions.get(study, number)
         if session is None:
+            refuse_function(storage.get_study(study))
             raise PandaNotRunning(f"{name} is not babysat; begin with `{command('panda', 'start', name)}`")
         row = _row(storage, session)
         interventions = storage.sessions.interventions(study, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from caviar.errors import TrainableError
 from caviar.records import Trial, TrialState
 from caviar.wording import command
 
@@ -29,13 +30,15 @@ class Breaker:
             self.rest()
             return None
         self._errors.append(trial.error or "")
-        if len({re.sub(r"\d+", "N", error) for error in self._errors}) > 1:
+        if len({re.sub(r"0x[0-9a-f]+|\d+", "N", error) for error in self._errors}) > 1:
             self.rest()
             return None
-        if len(self._errors) < _TRIALS:
+        # code that is not written as it is to be fails in each trial
+        if len(self._errors) < _TRIALS and not self._errors[0].startswith(f"{TrainableError.__name__}: "):
             return None
+        n = len(self._errors)
         return (
-            f"the first {len(self._errors)} trials all failed alike ({trial.error}); see "
-            f"`{command('show', trial.name)}`, then mend the space, the data or the code under another study name, or "
-            f"after `{command('delete', trial.study)}`"
+            f"the first {f'{n} trials all failed alike' if n > 1 else 'trial failed'} ({trial.error}); see "
+            f"`{command('show', trial.name)}`, then mend the code and sweep on, or take another space or other data "
+            f"under another study name, or after `{command('delete', trial.study)}`"
         )

@@ -27,9 +27,9 @@ SPARE_SLICE_S = 0.05
 #: Weight of the old in the ratio of measured to estimated cost.
 _RATIO_WEIGHT = 0.7
 
-#: What an epoch of a function of the user's is thought to take until one is measured: too long for a slice of several
+#: What an epoch of code of the user's is thought to take until one is measured: too long for a slice of several
 #: trials, and to be trained in the process that has to answer meanwhile.
-_SECONDS_OF_FUNCTION = 60.0
+_SECONDS_OF_OWN_CODE = 60.0
 # a model of one core that trains with the compiled kernel; by how much a machine is slower or faster is measured
 _SECONDS_PER_EPOCH = 60e-6
 _SECONDS_PER_PRODUCT = 4.5e-11  # of a parameter and an example, forward and backward
@@ -70,7 +70,7 @@ class Planner:
 
     def _cost_per_epoch(self, task: TrialTask) -> float:
         if self._shape is None:
-            return _SECONDS_OF_FUNCTION
+            return _SECONDS_OF_OWN_CODE
         N, N_validation, D, C = self._shape
         try:
             hyper = Hyperparameters.from_params(task.params)

@@ -25,7 +25,7 @@ def run_slice(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
     An exception in a trial is its outcome; the others are trained as if it had not been there.
     """
     if slice.trainable is not None:
-        return _run_function(slice, data)
+        return _run_trainable(slice, data)
     assert data is not None  # the built-in network has some
     kernel, bar, outcomes = choose_kernel(slice.kernel), slice.bar, Outcomes()
     with one_thread(kernel.name):
@@ -79,10 +79,10 @@ def _train(task: TrialTask, data: Dataset, kernel: Kernel) -> tuple[Progress, Ba
     return replace(progress, reports=replace(parts[0], values=values)), missed
 
 
-def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
+def _run_trainable(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
     """Train each task by code of the user's."""
-    from caviar.training.function import reported
     from caviar.training.task import Assignment
+    from caviar.training.trainable import train as train_own
 
     spec, metric = slice.trainable, slice.metric
     assert spec is not None
@@ -105,7 +105,7 @@ def _run_function(slice: Slice, data: Dataset | None) -> list[TrialOutcome]:
             attempt.state = state
 
         assert task.state is None or isinstance(task.state, OwnState)
-        found = reported(given, task.last_epoch, task.state, keep if task.keep_state else None)
+        found = train_own(given, task.last_epoch, task.state, keep if task.keep_state else None)
         with one_thread_each(), closing(found):
             for metrics in found:
                 if not math.isfinite(metrics[metric]):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from caviar.errors import ParamsError, RequestRejected
+from caviar.errors import ParamsError, RequestRejected, SettingsError
 from caviar.records import Params, StudySpec
+from caviar.space import Categorical, Domain, Float, Int, SearchSpace, Value
 from caviar.training.hyperparameters import Hyperparameters, check_param
-from caviar.training.source import settable
+from caviar.training.source import is_function, settable
 
 _MAX_EPOCHS = 10**9
 
@@ -49,6 +51,10 @@ class Adjustable(ABC):
         """
 
     @abstractmethod
+    def is_number(self, name: str) -> bool:
+        """Return whether what one of the names stands for can be divided."""
+
+    @abstractmethod
     def completed(self, params: Params) -> dict[str, Any]:
         """Return all params in force, with those that are the default."""
 
@@ -67,6 +73,9 @@ class _OfNetwork(Adjustable):
             raise RequestRejected(str(error)) from error
         return value if name == "batch_size" else float(value)
 
+    def is_number(self, name: str) -> bool:
+        return True
+
     def completed(self, params: Params) -> dict[str, Any]:
         return Hyperparameters.from_params(params).to_params()
 
@@ -79,17 +88,14 @@ class _OfNetwork(Adjustable):
 class _OfOwnModel(Adjustable):
     """Those that its `set_params` names; where that cannot be read, it says itself what it refuses."""
 
-    params: Params
     names: tuple[str, ...]
+    domains: Mapping[str, Domain | Value]
 
     def check_value(self, name: str, value: Any) -> Any:
-        now = self.params[name]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(now, float) and is_number:
-            return float(value)
-        if type(value) is not type(now):
-            raise RequestRejected(f"{name} must be a {_kind(now)}, as {now!r} is, found {value!r}")
-        return value
+        return typed(name, value, self.domains[name])
+
+    def is_number(self, name: str) -> bool:
+        return _kinds(self.domains[name]) <= {int, float}
 
     def completed(self, params: Params) -> dict[str, Any]:
         return dict(params)
@@ -107,7 +113,23 @@ def adjustable_of(spec: StudySpec, params: Params) -> Adjustable:
     if spec.trainable is None:
         return OF_NETWORK
     named = settable(spec.trainable)
-    return _OfOwnModel(params, tuple(name for name in params if named is None or name in named))
+    domains: dict[str, Domain | Value] = {name: value for name, value in params.items() if isinstance(value, Value)}
+    domains |= SearchSpace.from_dict(spec.space)  # an earlier version may have had params that it has not
+    return _OfOwnModel(tuple(name for name in params if named is None or name in named), domains)
+
+
+def refuse_function(spec: StudySpec) -> None:
+    """Refuse to babysit trials of a function, which keeps its models to itself.
+
+    Raises:
+        SettingsError: the file itself says that it is one.
+    """
+    if spec.trainable is not None and is_function(spec.trainable):
+        raise SettingsError(
+            f"study {spec.name!r} is trained by {spec.trainable.name}, a function that trains in one go: only the "
+            "built-in network, and models of a class with train_epoch, state_dict and load_state_dict, are babysat; "
+            "see docs/trainables.md"
+        )
 
 
 def check_epochs(value: Any, done: int) -> int | None:
@@ -125,6 +147,28 @@ def check_epochs(value: Any, done: int) -> int | None:
     return value
 
 
-def _kind(value: Any) -> str:
-    kinds = {bool: "truth value", int: "whole number", float: "number", str: "text"}
-    return kinds.get(type(value), type(value).__name__)
+def typed(name: str, value: Any, domain: Domain | Value) -> Any:
+    """Return a param of a user's own model as trials of a sweep have it: a number as a float, where any is one.
+
+    It need not lie in the domain, but is of its kind.
+
+    Raises:
+        RequestRejected: it is of another kind, or no finite number.
+    """
+    kinds = _kinds(domain)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if is_number and int in kinds and value == int(value):
+        return int(value)
+    if is_number and float in kinds:
+        return float(value)
+    if isinstance(value, str) and str in kinds:
+        return value
+    expected = "a number" if float in kinds else "a whole number" if int in kinds else "a text"
+    raise RequestRejected(f"{name} must be {expected}, found {value!r:.40}")
+
+
+def _kinds(domain: Domain | Value) -> set[type]:
+    """Return the types of a domain's values."""
+    if isinstance(domain, Categorical):
+        return {type(choice) for choice in domain.choices}
+    return {float if isinstance(domain, Float) else int if isinstance(domain, Int) else type(domain)}

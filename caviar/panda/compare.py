@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from caviar.errors import CheckpointError, RequestRejected
+from caviar.errors import CheckpointError, ExecutorError, RequestRejected, TrainableError
 from caviar.panda.course import STEERING, place_after
 from caviar.panda.replay import babysat
 from caviar.panda.retrace import Passed, Retrace, RunDiverged
@@ -41,8 +41,8 @@ class Comparison:
 
     @property
     def n_examples(self) -> int | None:
-        """How many more examples of the validation part are right than in the control; None where it has none."""
-        gain = None if self.n_validation is None else self.gain("val_accuracy")
+        """How many more examples of the validation part are right than in the control; None where nobody knows."""
+        gain = self.gain("val_accuracy") if self.n_validation else None
         return None if gain is None else round(gain * (self.n_validation or 0))
 
     @property
@@ -51,11 +51,11 @@ class Comparison:
 
         The accuracies differ by less than two standard errors of the difference of two shares of so many examples.
         """
-        gain = None if self.n_validation is None else self.gain("val_accuracy")
-        if gain is None or self.control is None or self.n_validation is None:
+        gain = self.gain("val_accuracy") if self.n_validation else None
+        if gain is None or self.control is None:
             return False
         share = (self.actual["val_accuracy"] + self.control["val_accuracy"]) / 2
-        return abs(gain) < 2 * math.sqrt(2 * share * (1 - share) / self.n_validation)
+        return abs(gain) < 2 * math.sqrt(2 * share * (1 - share) / (self.n_validation or 1))
 
     def has_helped(self, spec: StudySpec) -> bool | None:
         """Return whether the run is better for it by the study's metric; None where that cannot be told."""
@@ -146,7 +146,7 @@ def _control(
         control.run()
     except RunDiverged:
         return None, None
-    except CheckpointError as error:
+    except (CheckpointError, ExecutorError, TrainableError) as error:
         return None, str(error)
     found = control.history.get(end + shift)
     return found, None if found is not None else f"without it, epoch {end + shift} was not completed"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from caviar.errors import CheckpointError, ParamsError, RequestRejected
-from caviar.panda.adjustable import adjustable_of
+from caviar.panda.adjustable import adjustable_of, typed
 from caviar.panda.course import settings_of
 from caviar.panda.shelf import Shelf
 from caviar.records import Intervention, Reason, StoredCheckpoint, StudySpec, Trial, TrialResult, TrialState
-from caviar.space import Domain, Float, Int, SearchSpace, Value
+from caviar.space import SearchSpace
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
 from caviar.training.checkpoint import Checkpoint
@@ -166,17 +166,7 @@ def fresh_params(spec: StudySpec, given: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestRejected(f"unknown param {unknown[0]!r} (known: {', '.join(spec.space)})")
     missing = [name for name in spec.space if name not in params]
     if missing:
-        raise RequestRejected(f"a fresh model of {spec.trainable.name} needs {', '.join(missing)}: give NAME=VALUE")
-    return {name: _typed(name, domain, params[name]) for name, domain in SearchSpace.from_dict(spec.space).items()}
-
-
-def _typed(name: str, domain: Domain | Value, value: Any) -> Any:
-    """Return a param of a user's own model as trials of a sweep have it: what is any number is no whole one."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(domain, Float | float) and is_number:
-        return float(value)
-    if isinstance(domain, Float | float | Int | int) and (not is_number or int(value) != value):
         raise RequestRejected(
-            f"{name} must be a {'' if isinstance(domain, Float | float) else 'whole '}number, found {value!r}"
+            f"a fresh model of {spec.trainable.name} needs {', '.join(missing)}, too: give a value of each"
         )
-    return value
+    return {name: typed(name, params[name], domain) for name, domain in SearchSpace.from_dict(spec.space).items()}

@@ -110,11 +110,6 @@ class LiveRun:
             self._trainer.try_params(state, wanted)
 
     @property
-    def learning_rate(self) -> float:
-        """In force; 0 of a model of the user's own that has none, for which no rule divides it."""
-        return float(self.params.get("learning_rate", 0.0))
-
-    @property
     def epoch(self) -> int:
         """Epochs completed."""
         return self.state.epoch

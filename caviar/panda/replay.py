@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caviar.errors import CheckpointError, TrialNotFound
 from caviar.panda.course import STEERING
 from caviar.panda.retrace import Passed, Retrace
-from caviar.panda.revive import Cub, start_state
+from caviar.panda.revive import Cub, history_of, start_state
 from caviar.panda.shelf import Shelf
 from caviar.panda.start import Nursery
 from caviar.records import Intervention, StoredCheckpoint
+from caviar.training.agreement import is_same
 from caviar.training.state import State
 from caviar.wording import command
 
@@ -75,9 +77,9 @@ def replay(nursery: Nursery, number: int) -> Replay:
     judge.look(reached, None)
     if not judge.n_compared:
         raise CheckpointError(f"no checkpoint of {trial.name} can be read, so there is nothing to compare with")
-    judge.look_at_metrics(
-        retrace.history, dict(enumerate(reports.values.tolist(), reports.first_epoch)), reports.metrics
-    )
+    # of a model of the user's own, other metrics may be of the moment, as a time
+    names = reports.metrics if nursery.spec.trainable is None else (nursery.spec.metric,)
+    judge.look_at_metrics(retrace.history, history_of(reports, cub.trial.epoch), names)
     return Replay(
         epoch=reached.state.epoch,
         step=reached.state.step,
@@ -122,13 +124,13 @@ class _Judge:
             self._segment += 1
 
     def look_at_metrics(
-        self, again: dict[int, dict[str, float]], recorded: dict[int, list[float]], names: tuple[str, ...]
+        self, again: dict[int, dict[str, float]], recorded: dict[int, dict[str, float]], names: Sequence[str]
     ) -> None:
-        """Compare the metrics of each epoch."""
-        for epoch, row in sorted(recorded.items()):
-            for name, value in zip(names, row, strict=True):
-                here = again.get(epoch, {}).get(name)
-                if here is not None and here != value and self.difference is None:
+        """Compare some metrics of each epoch."""
+        for epoch, metrics in sorted(recorded.items()):
+            for name in names:
+                here, value = again.get(epoch, {}).get(name), metrics[name]
+                if here is not None and not is_same(here, value) and self.difference is None:
                     self.difference = f"{name} of epoch {epoch} is {here!r}, recorded was {value!r}"
 
     def _compare(self, state: State, checkpoint: StoredCheckpoint) -> None:

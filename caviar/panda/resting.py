@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from caviar.errors import CheckpointError, PandaNotRunning, RequestRejected
-from caviar.panda.course import Course, fold
+from caviar.panda.course import Course, fold, settings_of
 from caviar.panda.found import found_branch
 from caviar.panda.revive import applied_of, history_of
 from caviar.panda.shelf import Shelf, best_epoch, pinned
 from caviar.panda.verbs import choose_checkpoints, describe_branch, note_on_best
-from caviar.records import Intervention, Session, Status, StudySpec, Trial
+from caviar.records import Intervention, Params, Session, Status, StudySpec, Trial
 from caviar.storage import Storage
 from caviar.storage.holder import new_holder
+from caviar.training.state import State
 from caviar.wording import command
 
 _LEASE_S = 15.0
 
 
-def branch_at_rest(storage: Storage, spec: StudySpec, root: Path, trial: Trial, asked: Intervention) -> Intervention:
+def branch_at_rest(
+    storage: Storage,
+    spec: StudySpec,
+    root: Path,
+    trial: Trial,
+    asked: Intervention,
+    try_params: Callable[[State, Params], None] = lambda state, params: None,
+) -> Intervention:
     """Do what a running model does when it is asked for a branch; return the request as it was answered.
 
     Asked twice with one token, it is done once.
+
+    Args:
+        storage: the trial database.
+        spec: of the study.
+        root: the checkpoint folder.
+        trial: to branch from.
+        asked: the request.
+        try_params: raises RequestRejected where a model of the user's own does not go on from a state with such params.
 
     Raises:
         PandaNotRunning: the trial was never babysat, so that it has no checkpoints.
@@ -39,7 +56,9 @@ def branch_at_rest(storage: Storage, spec: StudySpec, root: Path, trial: Trial, 
     storage.sessions.acquire(spec.name, trial.number, owner, _LEASE_S)  # nobody removes a checkpoint meanwhile
     try:
         found = storage.sessions.ask(asked)
-        return found if found.status is not Status.ASKED else _branch(storage, spec, root, trial, session, found, owner)
+        if found.status is not Status.ASKED:
+            return found
+        return _branch(storage, spec, root, trial, session, found, owner, try_params)
     finally:
         storage.sessions.release(spec.name, trial.number, owner)
 
@@ -52,6 +71,7 @@ def _branch(
     session: Session,
     asked: Intervention,
     owner: str,
+    try_params: Callable[[State, Params], None],
 ) -> Intervention:
     applied = applied_of(storage, spec, trial)
     stored = storage.sessions.checkpoints(spec.name, trial.number)
@@ -69,6 +89,10 @@ def _branch(
             except CheckpointError as error:
                 warning += f"; WARNING: {error}"
                 continue
+            wanted = settings_of(asked.arguments)
+            params = {**loaded.params, **{name: value for name, value in wanted.items() if name != "epochs"}}
+            if params != dict(loaded.params):
+                try_params(loaded.state, params)
             made = found_branch(storage, spec, root, trial, target, loaded, asked, epochs=epochs)
             break
         else:

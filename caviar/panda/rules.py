@@ -23,6 +23,8 @@ class Diverged:
     action: str = "rollback"
     #: The learning rate is divided by this after a rollback.
     divide_learning_rate: float = 2.0
+    #: What is divided; of a model of the user's own it may have another name.
+    param: str = "learning_rate"
     #: Rollbacks at most; after that the run ends as it would without the rule.
     limit: int = 10
     metric: str = "val_loss"
@@ -36,6 +38,8 @@ class Plateau:
     #: `warn` or `set`.
     action: str = "set"
     divide_learning_rate: float = 2.0
+    #: What is divided.
+    param: str = "learning_rate"
     #: The learning rate is not divided further than this.
     lowest_learning_rate: float = 1e-6
     #: By how much of its best the metric must improve to count.
@@ -103,6 +107,8 @@ def make_rules(rules: Mapping[str, Any], spec: StudySpec) -> dict[str, Rule]:
 
 
 def _check_fits(name: str, rule: Rule, spec: StudySpec) -> None:
+    if not isinstance(rule, Patience) and rule.action in ("rollback", "set"):
+        _check_divides(name, rule.param, spec)
     if spec.trainable is None:
         if rule.metric not in EPOCH_METRICS:
             raise SettingsError(
@@ -113,10 +119,17 @@ def _check_fits(name: str, rule: Rule, spec: StudySpec) -> None:
         raise SettingsError(
             f"metric of rule {name!r} must be {spec.metric!r}, or a loss or an accuracy, found {rule.metric!r}"
         )
-    if rule.action in ("rollback", "set") and "learning_rate" not in adjustable_of(spec, spec.space).names:
+
+
+def _check_divides(rule: str, param: str, spec: StudySpec) -> None:
+    adjustable = adjustable_of(spec, spec.space)
+    if param not in adjustable.names or not adjustable.is_number(param):
+        numbers = [name for name in adjustable.names if adjustable.is_number(name)]
+        instead = f"param = {' or '.join(map(repr, numbers))}, or " if numbers else ""
+        others = [action for action in _ACTIONS[rule] if action not in ("rollback", "set")]
         raise SettingsError(
-            f"rule {name!r} divides learning_rate, which {spec.trainable.name} does not let be changed; give another "
-            f"action: {', '.join(action for action in _ACTIONS[name] if action not in ('rollback', 'set'))}"
+            f"rule {rule!r} divides {param!r}, which is no number that can be changed here; give {instead}another "
+            f"action: {', '.join(others)}"
         )
 
 
@@ -138,6 +151,8 @@ def _make_rule(name: str, settings: Any, usual: Mapping[str, Any] | None = None)
 def _check(rule: str, key: str, value: Any) -> Any:
     if key == "action":
         expected, is_valid = f"one of {', '.join(_ACTIONS[rule])}", value in _ACTIONS[rule]
+    elif key == "param":
+        expected, is_valid = "the name of a param, as 'learning_rate'", isinstance(value, str) and bool(value)
     elif key == "metric":
         expected, is_valid = "the name of a metric, as 'val_loss'", isinstance(value, str) and bool(value)
     elif key in ("epochs", "limit"):

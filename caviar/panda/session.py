@@ -33,7 +33,7 @@ class PandaSession(LiveRun):
 
     Use it in `with`: training starts where the last checkpoint is, and goes on with each report that is asked for;
     leaving early keeps a checkpoint, from which a later session goes on. Verbs called here are applied at once;
-    requests of other processes are applied at the next mini-batch.
+    requests of other processes are applied at the next mini-batch, or epoch of a user's own model.
 
     Promises: what was done to the model is in the database before the model is trained further, so that a run can be
     interrupted anywhere, gone through again and compared, to the bit.
@@ -152,8 +152,10 @@ class PandaSession(LiveRun):
 
     # the verbs
 
-    def set(self, **settings: float) -> Intervention:
-        """Change settings from the next update on (`batch_size`: from the next epoch on).
+    def set(self, **settings: Any) -> Intervention:
+        """Change settings from the next update on.
+
+        `batch_size`, and those of a model of the user's own, change from the next epoch on.
 
         Raises:
             RequestRejected: a name is not adjustable, or a value is not valid.
@@ -161,7 +163,7 @@ class PandaSession(LiveRun):
         return self.apply("set", settings)
 
     def rollback(
-        self, *, epoch: int | None = None, epochs: int | None = None, best: bool = False, **settings: float
+        self, *, epoch: int | None = None, epochs: int | None = None, best: bool = False, **settings: Any
     ) -> Intervention:
         """Go back to the checkpoint of an epoch, of so many epochs ago, or of the best epoch.
 
@@ -173,7 +175,7 @@ class PandaSession(LiveRun):
         return self.apply("rollback", {**place(epoch, epochs, best), **settings})
 
     def branch(
-        self, *, epoch: int | None = None, epochs: int | None = None, best: bool = False, **settings: float
+        self, *, epoch: int | None = None, epochs: int | None = None, best: bool = False, **settings: Any
     ) -> Trial:
         """Make a new trial that goes on from a checkpoint of this one, with other settings; this one goes on.
 
@@ -194,9 +196,9 @@ class PandaSession(LiveRun):
 
     def _judge_if_best(self) -> None:
         """Look at the test part, for the one model that is the study's best (docs/decisions/0003)."""
-        best = self.storage.best_trial(self.spec.name)
         if self.spec.trainable is not None:
             return  # its model reports what it wants to
+        best = self.storage.best_trial(self.spec.name)
         if best is not None and best.number == self.trial.number:
             self.judge()
 
@@ -205,7 +207,12 @@ class PandaSession(LiveRun):
 
         Returns:
             `test_loss` and `test_accuracy`.
+
+        Raises:
+            SettingsError: it is a model of the user's own, which reports what it wants to.
         """
+        if self.spec.trainable is not None:
+            raise SettingsError(f"only the built-in network is judged on the test part, not {self.spec.trainable.name}")
         state = self._epoch_end  # the value is that of the last whole epoch
         if state is None:
             state = passed_state(self._cub).state
@@ -316,7 +323,7 @@ class PandaSession(LiveRun):
         if self._asked_at == (self._segment, self.epoch) or self._has_just_gone_back():
             return
         self._asked_at = (self._segment, self.epoch)
-        for name, action in self.watch.actions(self.interventions, self.learning_rate):
+        for name, action in self.watch.actions(self.interventions, self.params):
             if action.kind != "warn" and self._has_acted(name):
                 continue  # before a crash
             self._act(name, action)
@@ -361,12 +368,13 @@ class PandaSession(LiveRun):
                 f"{self.trial.name} diverged at epoch {epoch} when it was trained again, as it had not: the machine or "
                 "caviar has changed"
             )
-        rate = self.learning_rate
-        for name, action in self.watch.actions_on_divergence(self.interventions, rate, epoch):
+        for name, action in self.watch.actions_on_divergence(self.interventions, self.params, epoch):
             if self._act(name, action):
                 return
         self._finish(Reason.DIVERGED, error=f"diverged at epoch {epoch}")
-        change = f" --set learning_rate={rate / 2:.3g}" if "learning_rate" in self.adjustable.names else ""
+        rate = self.params.get("learning_rate")
+        can_change = "learning_rate" in self.adjustable.names and isinstance(rate, int | float)
+        change = f" --set learning_rate={rate / 2:.3g}" if can_change and rate is not None else ""
         self._say(
             f"{self.trial.name} diverged at epoch {epoch}; go on from an earlier epoch: "
             f"{command('panda', 'branch', self.trial.name)} --best{change}"

@@ -142,6 +142,8 @@ class Nursery:
             _check_wishes(changes, horizon, adjustable_of(self.spec, trial.params))
             horizon.total(trial.epoch, self.spec.epochs)
             self._settings(None)
+            if self.spec.trainable is not None and self.storage.sessions.get(self.spec.name, number) is None:
+                retrained(self.trainer(number), trial.params, 0)  # a function that nobody could tell for one is refused
         requests: list[Intervention] = []
         try:
             return self._take(number, changes, horizon, requests)
@@ -234,6 +236,7 @@ class Nursery:
         settings = _check_wishes(changes, horizon, adjustable_of(self.spec, parent.params), epochs_done=parent.epoch)
         epochs = settings.pop("epochs", horizon.total(parent.epoch, parent.epoch + self.spec.epochs))
         params = {**parent.params, **self._put_off(parent), **settings}
+        session_settings = self._settings(epochs)  # refused before a model is trained for long
         state = self.last_state(parent)
         if self.spec.trainable is not None and params != dict(parent.params):
             self.trainer(parent.number).try_params(state, params)
@@ -247,7 +250,7 @@ class Nursery:
             epoch=parent.epoch,
             space_version=parent.space_version,
         )
-        made = found_trial(self.storage, self.spec, self.root, trial, self._settings(epochs), lambda number: state)
+        made = found_trial(self.storage, self.spec, self.root, trial, session_settings, lambda number: state)
         self.on_event(f"{made.name} goes on from epoch {parent.epoch} of {parent.name}")
         return self._session(made.number, {})
 
@@ -336,7 +339,10 @@ class Nursery:
             raise CheckpointError(
                 f"training {trial.name} again diverged: it was trained on other data or another machine"
             )
-        self._compare(trial, again.metrics.get(trial.epoch, {}))
+        metrics = again.metrics.get(trial.epoch, {})
+        if self.spec.trainable is not None:  # other metrics may be of the moment, as a time
+            metrics = {name: value for name, value in metrics.items() if name == self.spec.metric}
+        self._compare(trial, metrics)
         return again.state
 
     def earlier_state(self, trial: Trial) -> tuple[State, Params]:

@@ -100,7 +100,7 @@ class Trainer:
             batch_size: in force; of a model of the user's own nobody knows it.
             limit: not further than this.
         """
-        if self._n_examples is None or batch_size is None or self._spec.trainable is not None:
+        if self._spec.trainable is not None or self._n_examples is None or batch_size is None:
             return state.epoch + 1, 0
         left = -(-(self._n_examples - state.position) // min(batch_size, self._n_examples))
         n = left if self._batch_s is None and left < 64 else max(int(_CHUNK_S / (self._batch_s or 0.01)), 1)

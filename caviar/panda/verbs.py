@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Epochs that a message lists at most.
 _LISTED = 12
+#: What the record of a rollback says of where it went; params of users' own models may have these names.
+_PLACE_NAMES = ("epoch", "batch", "step")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +86,9 @@ def _rollback(run: LiveRun, asked: Intervention) -> Outcome:
     target, loaded, warning = _target(run, asked.arguments)
     rest = settings_of(asked.arguments)
     settings = run.adjustable.check(rest, epochs_done=target.epoch) if rest else {}
+    unclear = [name for name in settings if name in _PLACE_NAMES]
+    if unclear:
+        raise RequestRejected(f"a rollback has {' and '.join(unclear)} of its own; set that once it has gone back")
     run.try_params(loaded.state, settings)
     here, before = run.state, run.values(settings)
     message = f"back from epoch {here.epoch}, step {here.step} to epoch {target.epoch}, step {target.step}"

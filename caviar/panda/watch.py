@@ -8,7 +8,7 @@ from typing import Any
 
 from caviar.panda.course import STEERING, place_after
 from caviar.panda.rules import Diverged, Patience, Plateau, Rule
-from caviar.records import Direction, Intervention, clear_direction
+from caviar.records import Direction, Intervention, Params, clear_direction
 
 #: Metrics by epoch, on the timeline that is in force.
 History = Mapping[int, Mapping[str, float]]
@@ -59,12 +59,12 @@ class Watch:
             if track.rule.metric in metrics:
                 track.see((epoch, metrics[track.rule.metric]))
 
-    def actions(self, interventions: Sequence[Intervention], learning_rate: float) -> list[tuple[str, Action]]:
+    def actions(self, interventions: Sequence[Intervention], params: Params) -> list[tuple[str, Action]]:
         """Return what the rules ask for at the end of the last epoch seen, with the name of each rule.
 
         Args:
             interventions: what was applied so far.
-            learning_rate: in force.
+            params: in force.
         """
         asked: list[tuple[str, Action]] = []
         for name, track in self._tracks.items():
@@ -72,9 +72,9 @@ class Watch:
                 continue
             match track.rule:
                 case Diverged() as rule:
-                    action = _on_spike(rule, name, track, interventions, learning_rate)
+                    action = _on_spike(rule, name, track, interventions, params)
                 case Plateau() as rule:
-                    action = _on_plateau(rule, track.last[0], track.improved[0], interventions, learning_rate)
+                    action = _on_plateau(rule, track.last[0], track.improved[0], interventions, params)
                 case Patience() as rule:
                     action = _on_patience(rule, track.last[0], track.improved[0])
             if action is not None:
@@ -84,13 +84,13 @@ class Watch:
         return asked
 
     def actions_on_divergence(
-        self, interventions: Sequence[Intervention], learning_rate: float, epoch: int
+        self, interventions: Sequence[Intervention], params: Params, epoch: int
     ) -> list[tuple[str, Action]]:
         """Return what the rules ask for when the loss has become NaN or infinite in an epoch (counted from 1)."""
         for name, rule in self._rules.items():
             if isinstance(rule, Diverged) and rule.action == "rollback":
                 why = f"the loss became NaN or infinite in epoch {epoch}"
-                action = _back(rule, name, interventions, learning_rate, why)
+                action = _back(rule, name, interventions, params, why)
                 return [] if action is None else [(name, action)]
         return []
 
@@ -127,7 +127,7 @@ class _Track:
             return None
         (best_epoch, best), (epoch, value) = self.best, point
         falls = self._more_is_better
-        is_bad = value < best / rule.factor if falls else value > best * rule.factor and best > 0
+        is_bad = best > 0 and (value < best / rule.factor if falls else value > best * rule.factor)
         if not is_bad:
             return None
         beyond = f"under 1/{rule.factor:g} of" if falls else f"over {rule.factor:g} times"
@@ -135,57 +135,56 @@ class _Track:
 
 
 def actions_at_epoch(
-    rules: Mapping[str, Rule], history: History, interventions: Sequence[Intervention], learning_rate: float
+    rules: Mapping[str, Rule], history: History, interventions: Sequence[Intervention], params: Params
 ) -> list[tuple[str, Action]]:
     """Return what the rules ask for at the end of the last epoch of a history; see :meth:`Watch.actions`."""
-    return Watch(rules, history).actions(interventions, learning_rate)
+    return Watch(rules, history).actions(interventions, params)
 
 
 def _on_spike(
-    rule: Diverged, name: str, track: _Track, interventions: Sequence[Intervention], learning_rate: float
+    rule: Diverged, name: str, track: _Track, interventions: Sequence[Intervention], params: Params
 ) -> Action | None:
     if track.spike is None:
         return None
     if rule.action == "rollback":
-        return _back(rule, name, interventions, learning_rate, track.spike)
+        return _back(rule, name, interventions, params, track.spike)
     if rule.action in ("warn", "pause") and track.earlier_spike is not None:
         return None  # that was said an epoch ago
     return Action(rule.action, {}, track.spike)
 
 
-def _back(
-    rule: Diverged, name: str, interventions: Sequence[Intervention], learning_rate: float, why: str
-) -> Action | None:
+def _back(rule: Diverged, name: str, interventions: Sequence[Intervention], params: Params, why: str) -> Action | None:
     n_before = sum(i.kind == "rollback" and i.author == f"rule:{name}" for i in interventions)
     if n_before >= rule.limit:
         return None
-    slower = learning_rate / rule.divide_learning_rate
-    return Action("rollback", {"to": "best", "learning_rate": slower}, why)
+    slower = float(params[rule.param]) / rule.divide_learning_rate
+    return Action("rollback", {"to": "best", rule.param: slower}, why)
 
 
 def _on_plateau(
-    rule: Plateau, epoch: int, improved: int, interventions: Sequence[Intervention], learning_rate: float
+    rule: Plateau, epoch: int, improved: int, interventions: Sequence[Intervention], params: Params
 ) -> Action | None:
     # each change of the learning rate, whoever made it, gets its own epochs to show what it does
-    if epoch - max(improved, _learning_rate_since(interventions)) < rule.epochs:
+    if epoch - max(improved, _unchanged_since(interventions, rule.param)) < rule.epochs:
         return None
     why = f"{rule.metric} has not improved since epoch {improved}"
     if rule.action == "warn":
         # after 1, 2, 4, 8, ... times its epochs: nobody reads the same line for ever
         times, rest = divmod(epoch - improved, rule.epochs)
         return Action("warn", {}, why) if not rest and times & (times - 1) == 0 else None
-    slower = max(learning_rate / rule.divide_learning_rate, rule.lowest_learning_rate)
-    return Action("set", {"learning_rate": slower}, why) if slower < learning_rate else None
+    now = float(params[rule.param])
+    slower = max(now / rule.divide_learning_rate, rule.lowest_learning_rate)
+    return Action("set", {rule.param: slower}, why) if slower < now else None
 
 
-def _learning_rate_since(interventions: Sequence[Intervention]) -> int:
-    """Return the epoch, on the timeline that is in force, since which the learning rate is what it is."""
+def _unchanged_since(interventions: Sequence[Intervention], param: str) -> int:
+    """Return the epoch, on the timeline that is in force, since which a param is what it is."""
     since = 0
     for past in interventions:
         if past.kind not in STEERING:
             continue
         epoch = place_after(past)[0]
-        since = epoch if "learning_rate" in (past.after or {}) else min(since, epoch)
+        since = epoch if param in (past.after or {}) else min(since, epoch)
     return since
 
 

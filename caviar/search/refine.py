@@ -131,11 +131,7 @@ def refine(
     params = []
     for name, domain in space.domains.items():
         values = [trial[name] for trial in trials]
-        after: Domain
-        if isinstance(domain, Categorical):
-            after, chance = _narrow_choices(domain, values[:n_best], values)
-        else:
-            after, chance = _narrow_range(domain, values[:n_best], values)
+        after, chance = narrowed_to(domain, values[:n_best], values)
         params.append(Narrowing(name=name, before=domain, after=after, chance=chance, reached=_reached(domain, after)))
     params.sort(key=lambda param: param.chance)
     narrowed = SearchSpace(**dict(space) | {param.name: param.after for param in params})
@@ -147,6 +143,21 @@ def refine(
         n_pruned=len(pruned),
         n_best=n_best,
     )
+
+
+def narrowed_to(domain: Domain, chosen: Sequence[Any], values: Sequence[Any]) -> tuple[Domain, float]:
+    """Return the part of a domain in which some values lie, and how likely as many at random lie as close together.
+
+    Where that is likelier than `MOST_CHANCE`, the part is all of it.
+
+    Args:
+        domain: that all were drawn from.
+        chosen: at least two.
+        values: all there are, with the chosen ones.
+    """
+    if isinstance(domain, Categorical):
+        return _narrow_choices(domain, chosen, values)
+    return _narrow_range(domain, chosen, values)
 
 
 def _holds(domain: Domain | Value, value: Any) -> bool:
@@ -166,8 +177,8 @@ def _narrow_range(domain: Float | Int, best: Sequence[float], values: Sequence[f
     if chance > MOST_CHANCE:
         return domain, chance
     half = 0.5 if isinstance(domain, Int) else 0.0  # a whole number stands for all that are rounded to it
-    start, end = _on_scale(domain, domain.low - half), _on_scale(domain, domain.high + half)
-    lowest, highest = _on_scale(domain, least - half), _on_scale(domain, most + half)
+    start, end = on_scale(domain, domain.low - half), on_scale(domain, domain.high + half)
+    lowest, highest = on_scale(domain, least - half), on_scale(domain, most + half)
     gap = (highest - lowest) / (len(best) - 1)
     low, high = _off_scale(domain, max(lowest - gap, start)), _off_scale(domain, min(highest + gap, end))
     # rounding, of the scale's functions too, must neither leave the domain nor lose a trial
@@ -225,7 +236,7 @@ def _log_of_subsets(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def _on_scale(domain: Float | Int, value: float) -> float:
+def on_scale(domain: Float | Int, value: float) -> float:
     """Return where a value lies on its scale, on which draws are uniform."""
     if domain.scale == "log":
         return math.log(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from caviar.errors import SettingsError
+from caviar.records import TrainableSpec
 from caviar.storage import bulk, codec, schema
 from caviar.storage.base import StudyNotes
 
@@ -41,11 +43,11 @@ def move_data(connection: Connection, study_id: int, source: str, target: str | 
     connection.execute(update(schema.studies).where(schema.studies.c.id == study_id).values(**values))
 
 
-def move_trainable(connection: Connection, study_id: int, file: str) -> None:
-    """Note where the file of the function is that trains a study."""
+def move_trainable(connection: Connection, study_id: int, trainable: TrainableSpec) -> None:
+    """Note where the code is that trains a study, and its text."""
     study = schema.studies.c
     settings = json.loads(connection.execute(select(study.settings).where(study.id == study_id)).scalar_one())
-    settings["trainable"]["file"] = file
+    settings["trainable"] = asdict(trainable)
     values = {"settings": codec.encode_json(settings)}
     connection.execute(update(schema.studies).where(study.id == study_id).values(**values))
 

@@ -14,6 +14,7 @@ from caviar.records import (
     StudySpec,
     StudySummary,
     SweepRun,
+    TrainableSpec,
     Trial,
     TrialResult,
 )
@@ -246,8 +247,8 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def move_trainable(self, study: str, file: str) -> None:
-        """Note where the file of the function is now that trains a study; its code is the same.
+    def move_trainable(self, study: str, trainable: TrainableSpec) -> None:
+        """Note where the code is now that trains a study, and its text: the same, or no trial has come to anything yet.
 
         Raises:
             StudyNotFound: there is no such study.

@@ -16,7 +16,7 @@ from caviar.errors import (
     StudyMismatch,
     TrialNotFound,
 )
-from caviar.records import Reports, StudySpec, StudySummary, Trial, TrialResult
+from caviar.records import Reports, StudySpec, StudySummary, TrainableSpec, Trial, TrialResult
 from caviar.storage import admin, bulk, codec, frames, leases, queries, report_rows, rows, schema, studies
 from caviar.storage.base import Storage, StudyNotes
 from caviar.storage.database import Database
@@ -276,9 +276,9 @@ class SqlStorage(Storage):
 
         self._db.write(f"note where the data of {study!r} is", work)
 
-    def move_trainable(self, study: str, file: str) -> None:
+    def move_trainable(self, study: str, trainable: TrainableSpec) -> None:
         def work(connection: Connection) -> None:
-            admin.move_trainable(connection, self.study_key(connection, study).id, file)
+            admin.move_trainable(connection, self.study_key(connection, study).id, trainable)
 
         self._db.write(f"note where the code of {study!r} is", work)
 

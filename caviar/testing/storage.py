@@ -143,13 +143,13 @@ class StorageContract:
         made = storage.create_study(make_spec(trainable=trainable, data=DataSpec(source=""), kernel="", metric="a b"))
         assert made.trainable == storage.get_study("digits").trainable == trainable
 
-        storage.move_trainable("digits", "/elsewhere/yours.py")
+        storage.move_trainable("digits", replace(trainable, file="/elsewhere/yours.py"))
 
         moved = storage.get_study("digits")
         assert moved.trainable == replace(trainable, file="/elsewhere/yours.py")
         assert moved == replace(made, trainable=moved.trainable)
         with pytest.raises(StudyNotFound):
-            storage.move_trainable("absent", "/elsewhere/yours.py")
+            storage.move_trainable("absent", trainable)
 
     def test_a_study_comes_back_as_it_was_stored(self, storage: Storage) -> None:
         """Every field of a spec survives, also those that few set."""

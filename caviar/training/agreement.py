@@ -8,7 +8,12 @@ from collections.abc import Mapping
 
 def differing(recorded: Mapping[str, float], again: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics that are not the same to the bit, as they are now; those on one side alone are left out."""
-    return {name: value for name, value in again.items() if value != recorded.get(name, value)}
+    return {name: value for name, value in again.items() if not is_same(value, recorded.get(name, value))}
+
+
+def is_same(a: float, b: float) -> bool:
+    """Return whether two numbers are the same; NaN is what NaN is."""
+    return a == b or (math.isnan(a) and math.isnan(b))
 
 
 def another(recorded: Mapping[str, float], again: Mapping[str, float], *, tolerance: float = 0.02) -> str | None:

@@ -29,7 +29,7 @@ class Checkpoint:
     """What a checkpoint holds."""
 
     state: State
-    #: The params that it was trained with last.
+    #: The params in force.
     params: Params
 
 
@@ -77,12 +77,19 @@ def write_arrays(
     """
     whole = {**metadata, _VERSION: FORMAT_VERSION}
     whole[_CHECKSUM] = _checksum(arrays, whole)
-    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=whole)
     try:
+        content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=whole)
         with replacing(path) as beside:
             beside.write_bytes(content)
     except OSError as error:
         raise CheckpointError(f"could not write the {noun} {str(path)!r}: {error.strerror or error}") from error
+    except (
+        SafetensorError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:  # arrays or texts that the format has no place for
+        raise CheckpointError(f"could not write the {noun} {str(path)!r}: {error}") from error
 
 
 def read_arrays(

@@ -1,4 +1,4 @@
-"""The file of a user's function as a module: run once in a process, at home among the files beside it."""
+"""The file of a user's code as a module: run once in a process, at home among the files beside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _beside: dict[str, dict[str, ModuleType]] = {}
 def at_home(file: str) -> Iterator[None]:
     """Let what lies beside a file be imported meanwhile, as where Python itself runs the file.
 
-    Other files of the same names, of other functions, are out of the way meanwhile, and come back.
+    Other files of the same names, of other studies, are out of the way meanwhile, and come back.
     """
     folder = str(Path(file).parent)
     mine, others = _beside.setdefault(folder, {}), dict(sys.modules)
@@ -55,7 +55,7 @@ def _lies_in(name: str, module: ModuleType, folder: str) -> bool:
 
 
 def load(spec: TrainableSpec) -> Callable[[Any], Any]:
-    """Return a function of a file, whose code is run where that has not been done in this process; within `at_home`.
+    """Return a function or class of a file, which is run if it was not yet in this process; within `at_home`.
 
     Raises:
         TrainableError: what has its name is not there, or cannot be called.
@@ -63,7 +63,7 @@ def load(spec: TrainableSpec) -> Callable[[Any], Any]:
     """
     function = getattr(_module(spec.file, spec.source), spec.function, None)
     if not callable(function):
-        raise TrainableError(f"expected a function {spec.function!r} in {spec.file!r}, found {function!r:.60}")
+        raise TrainableError(f"expected a function or class {spec.function!r} in {spec.file!r}, found {function!r:.60}")
     return function  # type: ignore[no-any-return]  # of the user's
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from caviar.errors import ParamsError, TrainableError
 from caviar.nn.initial import function_seed
 from caviar.records import Params
-from caviar.training.reported import Reported
+from caviar.training.agreement import is_same
+from caviar.training.report_check import ReportCheck
 from caviar.training.seeded import seeded
 from caviar.training.state import OwnState
 from caviar.training.task import Assignment, Task
@@ -27,7 +27,7 @@ def makes_models(code: Any) -> bool:
     return isinstance(code, type) and callable(getattr(code, _TRAINS, None))
 
 
-def trained(
+def train_models(
     given: Assignment,
     make: Callable[[Task], Any],
     until: int,
@@ -51,21 +51,16 @@ def trained(
         ParamsError: others are in force than it was trained with, and it does not let them be changed.
     """
     keeper = Keeper(given, make)
-    keeper.check()
-    if state is None:
-        state = keeper.beginning()
+    state = keeper.beginning() if state is None else state
     while state.epoch < until:
-        model = keeper.restored(state)
+        model = keeper.model_in(state)
         metrics, reached = keeper.epoch(model, state)
-        if not state.epoch and state.key[1] < _TRIED and given.epochs > 1 and math.isfinite(metrics[given.metric]):
-            keeper.check_goes_on(model, reached)
-        state = reached
+        is_first, state = not state.epoch, reached
         yield metrics
-    if keep is None:
-        return
-    if dict(state.params) != dict(given.params):  # as where it is asked whether they may be
-        state = keeper.state_of(keeper.restored(state), state.epoch, keeper.reported(state))
-    keep(state)
+        if is_first and state.key[1] < _TRIED and given.epochs > 1:
+            keeper.check_goes_on(model, state)
+    if keep is not None:
+        keep(keeper.in_force(state))
 
 
 class Keeper:
@@ -74,9 +69,7 @@ class Keeper:
     def __init__(self, given: Assignment, make: Callable[[Task], Any]) -> None:
         self._given, self._make = given, make
         self._name, self._seed = given.spec.name, function_seed(given.key)
-
-    def check(self) -> None:
-        missing = [name for name in _NEEDED if not callable(getattr(self._make, name, None))]
+        missing = [name for name in _NEEDED if not callable(getattr(make, name, None))]
         if missing:
             raise TrainableError(f"expected {self._name}, which has train_epoch, to have {' and '.join(missing)}, too")
 
@@ -84,13 +77,14 @@ class Keeper:
         """Return the state of a model that has done nothing yet."""
         with seeded(self._seed):
             model = self._make(self._given.task())
-        return self.state_of(model, 0, Reported(self._name, self._given.metric))
+        return self._state_of(model, 0, ReportCheck(self._name, self._given.metric))
 
-    def reported(self, state: OwnState) -> Reported:
-        return Reported(self._name, self._given.metric, state.metrics)
+    def model_in(self, state: OwnState) -> Any:
+        """Return a new object in a state, with the params in force.
 
-    def restored(self, state: OwnState) -> Any:
-        """Return a new object in a state, with the params in force."""
+        Raises:
+            ParamsError: they are others than it was trained with, and it does not let them be changed.
+        """
         with seeded(self._seed):
             model = self._make(self._given.task())
             model.load_state_dict(unpack(state.arrays, state.layout))
@@ -98,14 +92,27 @@ class Keeper:
                 _set_params(model, self._name, state.params, self._given.params)
         return model
 
+    def in_force(self, state: OwnState) -> OwnState:
+        """Return a state with the params in force, of which its model is told where it was trained with others.
+
+        Raises:
+            ParamsError: it does not let them be changed.
+        """
+        if dict(state.params) == dict(self._given.params):
+            return state
+        return self._state_of(self.model_in(state), state.epoch, self._check_of(state))
+
     def epoch(self, model: Any, state: OwnState) -> tuple[dict[str, float], OwnState]:
         """Train one more epoch; return what it reports, and the state that it ends in."""
-        epoch, checked = state.epoch + 1, self.reported(state)
+        epoch, checked = state.epoch + 1, self._check_of(state)
         with seeded(function_seed(self._given.key, epoch)):
             metrics = checked.metrics(model.train_epoch(epoch), epoch)
-            return metrics, self.state_of(model, epoch, checked)
+            return metrics, self._state_of(model, epoch, checked)
 
-    def state_of(self, model: Any, epoch: int, checked: Reported) -> OwnState:
+    def _check_of(self, state: OwnState) -> ReportCheck:
+        return ReportCheck(self._name, self._given.metric, state.metrics)
+
+    def _state_of(self, model: Any, epoch: int, checked: ReportCheck) -> OwnState:
         with seeded(function_seed(self._given.key, epoch)):
             arrays, layout = pack(model.state_dict(), f"state_dict of {self._name}")
         return OwnState(
@@ -119,15 +126,23 @@ class Keeper:
         )
 
     def check_goes_on(self, model: Any, state: OwnState) -> None:
-        """Train the next epoch from a state and without it: a class that leaves something out of it learns worse."""
-        metrics, end = self.epoch(model, state)
-        again, other = self.epoch(self.restored(state), state)
+        """Train the next epoch from a state and without it: a class that leaves something out of it learns worse.
+
+        Raises:
+            TrainableError: the two differ.
+        """
         metric = self._given.metric  # others may be of this moment, as a time
-        arrays = [name for name in end.differing(other) if name in end.arrays]
-        if repr(again[metric]) != repr(metrics[metric]):
+        metrics, end = self.epoch(model, state)
+        again, other = self.epoch(self.model_in(state), state)
+        if is_same(again[metric], metrics[metric]) and not end.differing(other):
+            return
+        third, last = self.epoch(self.model_in(state), state)
+        by_itself = other.differing(last)  # as a time in a state
+        arrays = [name for name in end.differing(other) if name not in by_itself]
+        if not is_same(again[metric], metrics[metric]) and is_same(again[metric], third[metric]):
             what = f"{metric} {again[metric]:.6g}, not {metrics[metric]:.6g}"
         elif arrays:
-            what = f"another {arrays[0]!r}"
+            what = f"another {arrays[0]!r}" if arrays[0] in end.arrays else "other numbers or texts"
         else:
             return
         raise TrainableError(
@@ -138,7 +153,7 @@ class Keeper:
 
 
 def _set_params(model: Any, name: str, before: Params, now: Params) -> None:
-    """Tell a model what is in force from now on.
+    """Tell a model which params are others from now on; those that it cannot be called without, too.
 
     Raises:
         ParamsError: it takes no such param.
@@ -151,11 +166,12 @@ def _set_params(model: Any, name: str, before: Params, now: Params) -> None:
         )
     known = inspect.signature(method).parameters.values()
     takes_any = any(each.kind is each.VAR_KEYWORD for each in known)
-    taken = [each.name for each in known if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    taken = {each.name: each for each in known if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)}
     refused = [param for param in changed if param not in taken and not takes_any]
     if refused:
         raise ParamsError(
             f"{', '.join(refused)} cannot be changed while {name} is trained; its set_params takes "
             f"{', '.join(taken) or 'none'}"
         )
-    method(**{param: now[param] for param in taken if param in now} | (changed if takes_any else {}))
+    needed = {name: now[name] for name, each in taken.items() if each.default is each.empty and name in now}
+    method(**{**needed, **changed})

@@ -1,4 +1,4 @@
-"""What makes a trial that a user's function trains depend on itself alone: seeds, threads, and where it talks to."""
+"""What makes a trial that a user's code trains depend on itself alone: seeds, threads, and where it talks to."""
 
 from __future__ import annotations
 

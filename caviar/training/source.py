@@ -1,4 +1,4 @@
-"""The code of a user's function: found, checked without running it, and compared with what a study was made with."""
+"""The code of a user's function or class: found, checked without running it, and compared with a study's."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from caviar.errors import TrainableError
 from caviar.records import TrainableSpec
 from caviar.wording import command
 
-#: The function of a file that is meant where none is named.
+#: What is meant of a file where nothing is named.
 DEFAULT_FUNCTION = "train"
 #: Files whose code is being run in this process to find a function in them.
 _being_loaded: list[str] = []
 
 
 def trainable_spec(given: str | Path | Callable[..., Any]) -> TrainableSpec:
-    """Return where a function is, and the code of its file; nothing of it is run.
+    """Return where a function or class is, and the code of its file; nothing of it is run.
 
     Args:
-        given: `FILE.py:FUNCTION`, `FILE.py` for its function `train`, or the function itself, of a file.
+        given: `FILE.py:NAME`, `FILE.py` for its function `train`, or the function or class itself, of a file.
 
     Raises:
-        TrainableError: there is no such file, it is not Python, or the function is not one of its own names.
+        TrainableError: there is no such file, it is not Python, or has no such name.
     """
     file, function = _named(str(given)) if isinstance(given, str | Path) else _place(given)
     path = Path(file).expanduser().absolute()
@@ -40,7 +40,8 @@ def trainable_spec(given: str | Path | Callable[..., Any]) -> TrainableSpec:
         near = difflib.get_close_matches(function, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise TrainableError(
-            f"expected a function {function!r} in {str(path)!r}, found {', '.join(sorted(names)) or 'none'}{hint}"
+            f"expected a function or class {function!r} in {str(path)!r}, found {', '.join(sorted(names)) or 'none'}"
+            f"{hint}"
         )
     return TrainableSpec(file=str(path), function=function, source=source)
 
@@ -73,7 +74,7 @@ def _is_main_guard(node: ast.stmt) -> bool:
 
 
 def unchanged(spec: TrainableSpec, study: str) -> TrainableSpec:
-    """Return the file of a function as it is now; refuse one that is not there, or does not do what it did.
+    """Return the file of a trainable as it is now; refuse one that is not there, or does not do what it did.
 
     What a study keeps of the code is never run: it may have come from another machine.
 
@@ -105,8 +106,7 @@ def is_class_of_models(spec: TrainableSpec) -> bool:
 
 def is_function(spec: TrainableSpec) -> bool:
     """Return whether the file itself says that a function trains, in one go."""
-    body = ast.parse(spec.source).body
-    return any(isinstance(node, ast.FunctionDef) and node.name == spec.function for node in body)
+    return isinstance(_bound(spec), ast.FunctionDef)
 
 
 def settable(spec: TrainableSpec) -> tuple[str, ...] | None:
@@ -119,17 +119,23 @@ def settable(spec: TrainableSpec) -> tuple[str, ...] | None:
         return None
     method = _methods(found).get("set_params")
     if method is None:
-        return None if found.bases else ()
+        return None if found.bases or found.decorator_list or "set_params" in _names(found.body) else ()
     taken = method.args
-    named = (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)[1:]
-    return None if taken.kwarg else tuple(argument.arg for argument in named)
+    named = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs][1:]
+    return None if taken.kwarg else tuple(each.arg for each in named if each not in taken.posonlyargs)
+
+
+def _class(spec: TrainableSpec) -> ast.ClassDef | None:
+    """Return the class that makes the models, where the file itself says that it is one."""
+    found = _bound(spec)
+    return found if isinstance(found, ast.ClassDef) else None
 
 
 @lru_cache(maxsize=8)
-def _class(spec: TrainableSpec) -> ast.ClassDef | None:
-    """Return the class of a file that makes the models, where it is one."""
-    body = ast.parse(spec.source).body
-    return next((node for node in body if isinstance(node, ast.ClassDef) and node.name == spec.function), None)
+def _bound(spec: TrainableSpec) -> ast.stmt | None:
+    """Return what gives a trainable its name in its file; None where several do."""
+    bound = [node for node in ast.parse(spec.source).body if spec.function in _names([node])]
+    return bound[0] if len(bound) == 1 else None
 
 
 def _methods(node: ast.ClassDef) -> dict[str, ast.FunctionDef]:
@@ -138,7 +144,7 @@ def _methods(node: ast.ClassDef) -> dict[str, ast.FunctionDef]:
 
 @contextmanager
 def loading(file: str) -> Iterator[None]:
-    """Note meanwhile that the code of a file is being run to find a function in it."""
+    """Note meanwhile that the code of a file is being run to find a function or a class in it."""
     _being_loaded.append(file)
     try:
         yield
@@ -147,32 +153,32 @@ def loading(file: str) -> Iterator[None]:
 
 
 def refuse_loading(study: str) -> None:
-    """Refuse to sweep because a file of a function is being loaded, which starts a sweep itself when it is run.
+    """Refuse to train because a file of the user's code is being loaded, which trains itself when it is run.
 
     Raises:
         TrainableError: one is.
     """
     if _being_loaded:
         raise TrainableError(
-            f"{_being_loaded[-1]!r} sweeps {study!r} whenever it is loaded, as workers do; put that below "
+            f"{_being_loaded[-1]!r} trains {study!r} whenever it is loaded, as workers do; put that below "
             'if __name__ == "__main__":'
         )
 
 
 def _named(text: str) -> tuple[str, str]:
-    """Return file and function of what was typed."""
+    """Return file and name of what was typed."""
     file, colon, function = text.rpartition(":")
     if not colon or not function.isidentifier():
         file, function = text, DEFAULT_FUNCTION
     if not file.endswith(".py"):
-        raise TrainableError(f"expected FILE.py:FUNCTION, found {text!r}")
+        raise TrainableError(f"expected FILE.py:NAME, of a function or a class, found {text!r}")
     return file, function
 
 
 def _place(function: Any) -> tuple[str, str]:
-    """Return file and name of a function."""
+    """Return file and name of a function or class."""
     if not callable(function):
-        raise TrainableError(f"expected a function, or FILE.py:FUNCTION, found {function!r:.60}")
+        raise TrainableError(f"expected a function or a class, or FILE.py:NAME of one, found {function!r:.60}")
     shown = getattr(function, "__qualname__", None) or type(function).__name__
     # of what a decorator made, these are those of what was decorated
     module = sys.modules.get(getattr(function, "__module__", None) or "")
@@ -182,7 +188,8 @@ def _place(function: Any) -> tuple[str, str]:
     names = [name for name, value in vars(module).items() if value is function]
     if not names:
         raise TrainableError(
-            f"expected a function at the top of {file!r}, which workers find by name, found {shown!r}; move it there"
+            f"expected a function or class at the top of {file!r}, which workers find by name, found {shown!r}; move it "
+            "there"
         )
     return file, shown if shown in names else names[0]
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from caviar.nn.initial import Key
 from caviar.records import Params
+from caviar.training.values import LAYOUT
 
 #: How far training has come: epochs completed, then mini-batches of the epoch under way. Points compare as tuples.
 Point = tuple[int, int]
@@ -88,15 +89,15 @@ class OwnState(State):
 
     def named_arrays(self) -> Mapping[str, np.ndarray]:
         """See :meth:`State.named_arrays`; with the numbers and texts that are no arrays."""
-        return {**self.arrays, "numbers and texts": np.frombuffer(self.layout.encode(), np.uint8)}
+        return {**self.arrays, LAYOUT: np.frombuffer(self.layout.encode(), np.uint8)}
 
 
 def state_to_arrays(state: State) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return a state as named arrays and text, from which `state_from_arrays` makes the same bits again."""
     text = {"study_seed": str(state.key[0]), "trial_number": str(state.key[1])}
     if isinstance(state, OwnState):
-        own = {"layout": state.layout, "trained_with": json.dumps(dict(state.params))}
-        return dict(state.arrays), {**text, **own, "epoch": str(state.epoch), "metrics": json.dumps(state.metrics)}
+        own = {"trained_with": json.dumps(dict(state.params)), "metrics": json.dumps(state.metrics)}
+        return dict(state.named_arrays()), {**text, **own, "epoch": str(state.epoch)}
     assert isinstance(state, TrainState)
     text |= {"dtype": str(state.parameters.dtype), "loss_sum": state.loss_sum.hex()}  # exact, unlike most decimal forms
     return dict(state.named_arrays()), text | {name: str(getattr(state, name)) for name in _COUNTS}
@@ -110,12 +111,12 @@ def state_from_arrays(arrays: Mapping[str, np.ndarray], text: Mapping[str, str])
         ValueError: a number cannot be read, or the arrays do not fit together.
     """
     key = (int(text["study_seed"]), int(text["trial_number"]))
-    if "layout" in text:
+    if "trained_with" in text:
         epoch = int(text["epoch"])
         return OwnState(
             key=key,
-            arrays=dict(arrays),
-            layout=text["layout"],
+            arrays={name: array for name, array in arrays.items() if name != LAYOUT},
+            layout=arrays[LAYOUT].tobytes().decode(),
             params=json.loads(text["trained_with"]),
             epoch=epoch,
             step=epoch,

@@ -15,6 +15,12 @@ from caviar.errors import TrainableError
 #: What safetensors holds as it is; others lie in it as bytes.
 _KEPT_AS_IT_IS = frozenset("biuf")
 _WIDEST = 8
+_TENSORS_KEPT = frozenset(
+    ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")  # as NumPy has them
+)
+#: What is no array of a value is an array of this name beside them.
+LAYOUT = "numbers and texts"
+_TAKEN = ("__metadata__", LAYOUT)
 _KINDS = "tensors, arrays, numbers, texts and bytes in dicts, lists and tuples"
 
 
@@ -86,7 +92,7 @@ class _Packer:
 
     def _array(self, kind: str, array: np.ndarray, path: tuple[str, ...]) -> dict[str, Any]:
         dtype = array.dtype
-        if dtype.hasobject or dtype.fields is not None:
+        if dtype.hasobject or dtype.fields is not None or isinstance(array, np.ma.MaskedArray):
             raise self._refusal(array, path)
         if dtype.kind in _KEPT_AS_IT_IS and dtype.itemsize <= _WIDEST and dtype.isnative:
             return {kind: self._add(array, path)}
@@ -96,13 +102,12 @@ class _Packer:
 
     def _tensor(self, torch: Any, tensor: Any, path: tuple[str, ...]) -> dict[str, Any]:
         try:
-            here = tensor.detach().cpu()
-            try:
+            here = tensor.detach().cpu().resolve_conj().resolve_neg()
+            if str(here.dtype).removeprefix("torch.") in _TENSORS_KEPT:
                 return {"tensor": self._add(here.numpy(), path)}
-            except TypeError:  # of a type that NumPy has not
-                raw = here.contiguous().reshape(-1).view(torch.uint8).numpy()
-                kind = {"dtype": str(here.dtype).removeprefix("torch."), "shape": list(here.shape)}
-                return {"tensor": self._add(raw, path), **kind}
+            raw = here.contiguous().reshape(-1).view(torch.uint8).numpy() if here.numel() else np.zeros(0, np.uint8)
+            kind = {"dtype": str(here.dtype).removeprefix("torch."), "shape": list(here.shape)}
+            return {"tensor": self._add(raw, path), **kind}
         except (RuntimeError, TypeError, NotImplementedError):  # sparse, or quantized
             raise self._refusal(tensor, path) from None
 
@@ -113,9 +118,9 @@ class _Packer:
             raise self._refusal(value, path) from None
 
     def _add(self, array: np.ndarray, path: tuple[str, ...]) -> str:
-        place = ".".join(path) or "all"
+        place = (".".join(path) or "all").encode(errors="backslashreplace").decode()
         name, n = place, 1
-        while name in self.arrays or name == "__metadata__":
+        while name in self.arrays or name in _TAKEN:
             n += 1
             name = f"{place} ({n})"
         self.arrays[name] = np.array(array, order="C")  # the model goes on to change its own
@@ -124,6 +129,8 @@ class _Packer:
     def _refusal(self, value: Any, path: tuple[str, ...]) -> TrainableError:
         where = f" at {'.'.join(path)!r:.80}" if path else ""
         hint = "; of a pytree give jax.tree.leaves(...)" if hasattr(value, "_fields") else ""
+        if type(value).__name__ == "PRNGKeyArray":
+            hint = "; give jax.random.key_data(...), and take it back with wrap_key_data"
         return TrainableError(f"expected {self._what} to give {_KINDS}, found {type(value).__name__}{where}{hint}")
 
 
@@ -145,7 +152,10 @@ def _value(node: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         import torch  # which whoever kept it had imported
 
         tensor = torch.from_numpy(array)
-        return tensor.view(getattr(torch, node["dtype"])).reshape(node["shape"]) if "dtype" in node else tensor
+        if "dtype" not in node:
+            return tensor
+        dtype = getattr(torch, node["dtype"])
+        return tensor.view(dtype).reshape(node["shape"]) if len(array) else torch.empty(node["shape"], dtype=dtype)
     if "dtype" in node:
         array = np.frombuffer(array.tobytes(), _dtype(node["dtype"])).reshape(node["shape"]).copy()
     return array[()] if kind == "scalar" else array

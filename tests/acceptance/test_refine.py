@@ -110,6 +110,22 @@ def test_nothing_is_changed_where_the_best_lie_everywhere(caviar: Caviar) -> Non
     assert caviar.json("show", "s", "--json")["space_version"] == 1
 
 
+def test_a_study_is_advised_on_in_words_and_as_json(coarse: Caviar) -> None:
+    """Each piece of advice with a command that can be typed."""
+    told = coarse.run("advise", "my flowers").stdout.splitlines()
+    answer = coarse.json("advise", "my flowers", "--json")
+
+    n = len(coarse.json("query", "my flowers", "--format", "json"))
+    assert told[0].startswith(f"my flowers: {n} trials, the best is my flowers/")
+    assert [line.split()[0] for line in told[2 : 2 + len(answer["params"])]] == [p["param"] for p in answer["params"]]
+    assert sum(param["importance"] for param in answer["params"]) == pytest.approx(1)
+    assert [line[2:] for line in told if line.startswith("- ")] == [point["text"] for point in answer["advice"]]
+    commands = [point["command"] for point in answer["advice"] if point["command"]]
+    assert [line.strip() for line in told if line.startswith("    caviar ")] == commands
+    assert "caviar refine 'my flowers'" in commands
+    assert coarse.run("advise", "none", status=1).stderr.startswith("caviar: error: ")
+
+
 def test_refine_is_offered_where_it_works(caviar: Caviar) -> None:
     """Repeats count as trials of the study, and tell nothing new of its space."""
     words = ["--data", "iris", "--epochs", "2", "--workers", "0"]

@@ -65,8 +65,8 @@ def test_what_is_said_of_a_study_of_a_function_is_true(mine: Caviar) -> None:
     [
         (("sweep", "s", "--direction", "minimize"), "direction = maximize, not minimize"),
         (("query", "s", "--where", "val_accuracy > 0.5"), "val_accuracy"),
-        (("panda", "start", "s/0"), "only the built-in network can be babysat"),
-        (("predict", "s", "digits"), "only the built-in network can be babysat, exported as a model"),
+        (("panda", "start", "s/0"), "a function that trains in one go"),
+        (("predict", "s", "digits"), "only the built-in network is exported as a model"),
         (("export", "s/0", "--to", "s.safetensors"), "only the built-in network"),
         (
             ("sweep", "t", "--trainable", "mine.py:trian", "--space", "x.toml", "--metric", "loss"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from caviar.errors import SettingsError
 from caviar.panda.rules import DEFAULT_RULES, Diverged, Plateau, make_rules, read_rules
 from caviar.panda.watch import Watch, actions_at_epoch
-from caviar.records import DataSpec, Intervention, Status, StudySpec
+from caviar.records import DataSpec, Direction, Intervention, Status, StudySpec, TrainableSpec
 
+#: In force.
+PARAMS = {"learning_rate": 0.1}
 SPEC = StudySpec(name="s", data=DataSpec(source="digits"), space={})
 
 
@@ -32,7 +35,7 @@ def past(kind: str, epoch: int, author: str | None = None, target: int = 0, **af
 
 def asked(rules: dict[str, Any], *losses: float, pasts: tuple[Intervention, ...] = (), **more: Any) -> list[Any]:
     """Return kind and arguments of what rules ask for at the last of some epochs."""
-    found = actions_at_epoch(make_rules(rules, SPEC), history(*losses, **more), list(pasts), 0.1)
+    found = actions_at_epoch(make_rules(rules, SPEC), history(*losses, **more), list(pasts), PARAMS)
     return [(name, action.kind, dict(action.arguments)) for name, action in found]
 
 
@@ -93,7 +96,7 @@ def test_on_nan_only_a_rollback_helps() -> None:
     def kinds(settings: dict[str, Any], n_before: int = 0) -> list[str]:
         before = [past("rollback", 3, "rule:diverged")] * n_before
         return [
-            action.kind for _, action in Watch(make_rules(settings, SPEC), {}).actions_on_divergence(before, 0.1, 4)
+            action.kind for _, action in Watch(make_rules(settings, SPEC), {}).actions_on_divergence(before, PARAMS, 4)
         ]
 
     assert kinds({"diverged": {}}) == ["rollback"]
@@ -192,10 +195,10 @@ def test_rules_change_nothing_that_they_look_at() -> None:
     seen, done = history(1.0, 1.0, 1.0), [past("set", 1, learning_rate=0.1)]
     before = copy.deepcopy((seen, done, rules))
 
-    first = actions_at_epoch(rules, seen, done, 0.1)
+    first = actions_at_epoch(rules, seen, done, PARAMS)
 
     assert (seen, done, rules) == before
-    assert actions_at_epoch(rules, dict(reversed(seen.items())), done, 0.1) == first
+    assert actions_at_epoch(rules, dict(reversed(seen.items())), done, PARAMS) == first
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -254,3 +257,27 @@ def test_rules_look_at_what_the_network_reports() -> None:
     """Metrics of its own each model has, which are not known before the study is."""
     with pytest.raises(SettingsError, match="one of train_loss, val_loss, val_accuracy, found 'loss'"):
         make_rules({"patience": {"metric": "loss"}}, SPEC)
+
+
+def test_a_rule_divides_what_it_is_told_to() -> None:
+    """A model of the user's own may call its learning rate otherwise; what cannot be changed is refused at once."""
+    code = "class Net:\n    def train_epoch(self, epoch): ...\n    def set_params(self, lr): ...\n"
+    space = {"lr": {"low": 0.01, "high": 1.0}, "kind": {"choices": ["a", "b"]}}
+    own = replace(SPEC, trainable=TrainableSpec(file="/m.py", function="Net", source=code), space=space, metric="loss")
+    rules = make_rules({"plateau": {"epochs": 2, "param": "lr"}}, own)
+
+    asked = actions_at_epoch(rules, history(1.0, 1.0, 1.0, metric="loss"), [], {"lr": 1, "kind": "a"})
+    assert [(name, action.kind, action.arguments) for name, action in asked] == [("plateau", "set", {"lr": 0.5})]
+    for param in ("learning_rate", "kind"):
+        words = rf"rule 'plateau' divides '{param}', which is no number .* give param = 'lr', or another action: warn"
+        with pytest.raises(SettingsError, match=words):
+            make_rules({"plateau": {"param": param}}, own)
+    assert make_rules({"plateau": {"action": "warn"}}, own)
+
+
+def test_what_lies_below_nothing_is_no_jump() -> None:
+    """A metric of which more is better may be negative, as a reward is: no factor tells there."""
+    rule = Diverged(factor=3.0, metric="reward")
+    watch = Watch({"diverged": rule}, history(-5.0, -4.0, -3.0, metric="reward"), lambda metric: Direction.MAXIMIZE)
+
+    assert watch.actions([], PARAMS) == []

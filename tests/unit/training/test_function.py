@@ -15,9 +15,9 @@ import pytest
 from caviar.errors import TrainableError
 from caviar.records import TrainableSpec
 from caviar.training.dataset import Dataset, Examples
-from caviar.training.function import reported
 from caviar.training.source import trainable_spec
 from caviar.training.task import Assignment
+from caviar.training.trainable import train
 
 Run = Callable[..., list[dict[str, float]]]
 
@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Run:
         file = tmp_path / "mine.py"
         file.write_text(code)
         given = {"metric": metric, "epochs": epochs, "number": number, "key": (7, number), "params": params}
-        return list(reported(task_of(trainable_spec(str(file)), data=data, **given), epochs))
+        return list(train(task_of(trainable_spec(str(file)), data=data, **given), epochs))
 
     return run
 
@@ -106,9 +106,9 @@ def test_what_is_no_report_is_refused(run: Run, body: str, message: str) -> None
 
 
 def test_what_is_no_function_is_refused(run: Run) -> None:
-    with pytest.raises(TrainableError, match=r"expected a function 'train' in .*, found 3"):
+    with pytest.raises(TrainableError, match=r"expected a function or class 'train' in .*, found 3"):
         run("train = 3\n")
-    with pytest.raises(TrainableError, match=r"expected a function 'train' in .*, found None"):
+    with pytest.raises(TrainableError, match=r"expected a function or class 'train' in .*, found None"):
         run("if False:\n    def train(task): return 1\n")
 
 
@@ -175,7 +175,7 @@ def test_what_lies_beside_a_file_can_be_imported(tmp_path: Path) -> None:
 
     for _ in range(2):
         for value, spec in zip((0.25, 0.5), specs, strict=True):
-            assert list(reported(task_of(spec), 1)) == [{"loss": value, "late": value}]
+            assert list(train(task_of(spec), 1)) == [{"loss": value, "late": value}]
 
     assert sys.path == path
     assert not {"lies_beside", "pack", "pack.late", "mine"} & (set(sys.modules) - modules)
@@ -221,7 +221,7 @@ def test_a_module_of_whoever_sweeps_stays_what_it_was(tmp_path: Path, monkeypatc
     for name, is_own in (("imported", 1.0), ("json", 0.0)):
         before = sys.modules[name]
         spec = trainable_spec(str(tmp_path / f"{name}.py"))
-        assert list(reported(task_of(spec), 1)) == [{"loss": is_own}]
+        assert list(train(task_of(spec), 1)) == [{"loss": is_own}]
         assert sys.modules[name] is before
     assert imported is sys.modules["imported"]
 
@@ -275,12 +275,12 @@ def test_pytorch_is_seeded_wherever_it_is_imported(tmp_path: Path) -> None:
         "    return {'loss': drawn, 'threads': threads}\n"
     )
     script = (
-        "from caviar.training.function import reported\n"
+        "from caviar.training.trainable import train\n"
         "from caviar.training.source import trainable_spec\n"
         "from caviar.training.task import Assignment\n"
         f"spec = trainable_spec({str(tmp_path / 'mine.py')!r})\n"
         "given = dict(spec=spec, study='s', metric='loss', epochs=1, params={}, data=None)\n"
-        "for n in NUMBERS: print(n, *reported(Assignment(**given, number=n, key=(7, n)), 1))\n"
+        "for n in NUMBERS: print(n, *train(Assignment(**given, number=n, key=(7, n)), 1))\n"
     )
     told = [
         subprocess.run(

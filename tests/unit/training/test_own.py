@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from caviar.errors import ParamsError, TrainableError
-from caviar.training.function import reported, restored
 from caviar.training.source import is_class_of_models, is_function, settable, trainable_spec
 from caviar.training.state import OwnState
 from caviar.training.task import Assignment
+from caviar.training.trainable import model_in
+from caviar.training.trainable import train as train_own
 
 CODE = """
 import random
@@ -54,7 +55,7 @@ def given(tmp_path: Path, code: str = CODE, name: str = "Walk", **changed: Any) 
 def train(given: Assignment, until: int, state: OwnState | None = None) -> tuple[list[dict[str, float]], OwnState]:
     """Return the reports up to an epoch, and the state there."""
     kept: list[OwnState] = []
-    reports = list(reported(given, until, state, kept.append))
+    reports = list(train_own(given, until, state, kept.append))
     return reports, kept[0]
 
 
@@ -72,7 +73,7 @@ def test_in_one_go_and_in_parts_are_the_same_bits(tmp_path: Path) -> None:
     assert [report["epoch"] for report in whole] == [1, 2, 3, 4, 5, 6]
     assert len({report["hidden"] for report in whole}) == 6  # other random numbers in each epoch
     assert max(report["hidden"] for report in whole) < 1
-    assert [*reported(given(tmp_path), 6)] == whole  # where nobody asks for the state
+    assert [*train_own(given(tmp_path), 6)] == whole  # where nobody asks for the state
 
 
 def test_a_trial_depends_on_its_key(tmp_path: Path) -> None:
@@ -112,18 +113,28 @@ def test_what_a_class_does_not_take_cannot_be_changed(tmp_path: Path, method: st
         train(given(tmp_path, code, params={"rate": 0.1}), 1, state)
 
 
-def test_a_class_may_take_all_params(tmp_path: Path) -> None:
-    """Then it is told those that changed; of those that it names, all that are in force."""
+@pytest.mark.parametrize(
+    ("signature", "told"),
+    [
+        ("**told", {"other": 2}),
+        ("rate=None, other=None", {"rate": None, "other": 2}),
+        ("rate, other=None", {"rate": 0.5, "other": 2}),
+        ("other", {"other": 2}),
+        ("*, other, rate=3, none=4", {"rate": 3, "other": 2, "none": 4}),
+    ],
+)
+def test_a_class_is_told_what_has_changed(tmp_path: Path, signature: str, told: dict[str, Any]) -> None:
+    """And what it cannot be called without, as it is: a schedule of its own is not set back."""
+    names = "told" if signature == "**told" else "dict(" + ", ".join(f"{name}={name}" for name in told) + ")"
     code = CODE.replace(
         "def set_params(self, rate):\n        self.rate = rate",
-        "def set_params(self, **told):\n        self.rate = repr(told)",
+        f"def set_params(self, {signature}):\n        self.told = {names}",
     )
-    code = code.replace('"rate": self.rate}\n\n    def set', '"rate": 0}\n\n    def set')
-    first = given(tmp_path, code, params={"rate": 0.5, "other": 1})
-    _, state = train(first, 1)
-    _, state = train(given(tmp_path, code, params={"rate": 0.5, "other": 2}), 1, state)
+    before, after = (given(tmp_path, code, params={"rate": 0.5, "other": other}) for other in (1, 2))
+    _, state = train(before, 1)
 
-    assert restored(given(tmp_path, code, params={"rate": 0.5, "other": 2}), state).rate == "{'other': 2}"
+    assert model_in(after, state).told == told
+    assert model_in(before, state).told == []
 
 
 @pytest.mark.parametrize(
@@ -148,11 +159,43 @@ def test_a_state_that_is_not_whole_is_found_out(tmp_path: Path, old: str, new: s
     train(given(tmp_path, code, key=(7, 10), number=10), 2)
 
 
-def test_a_time_among_the_metrics_is_no_state(tmp_path: Path) -> None:
-    """It differs each time, and nothing goes on from it."""
-    code = CODE.replace('"hidden": self.hidden', '"hidden": __import__("time").perf_counter()')
+@pytest.mark.parametrize("now", ["hidden", "loss", "state"])
+def test_a_time_is_no_sign_of_what_was_left_out(tmp_path: Path, now: str) -> None:
+    """Among the metrics, as the study's own, or in a state: it differs each time."""
+    time, old = "__import__('time').perf_counter()", {"hidden": "self.hidden,", "loss": "float(np.sum(self.w ** 2))"}
+    code = CODE.replace('"rate": self.rate}\n\n    def l', f'"rate": self.rate, "t": {time}}}\n\n    def l')
+    if now != "state":
+        code = CODE.replace(f'"{now}": {old[now].rstrip(",")}', f'"{now}": {time}')
 
     assert len(train(given(tmp_path, code), 3)[0]) == 3
+
+
+def test_what_is_kept_and_not_taken_back_is_found_out(tmp_path: Path) -> None:
+    """Numbers, too, as the count of a schedule."""
+    code = CODE.replace("self.told = []", "self.n = 0").replace("self.hidden += ", "self.n += 1; self.hidden += ")
+    code = code.replace('"rate": self.rate}\n\n    def l', '"rate": self.rate, "n": self.n}\n\n    def l')
+
+    with pytest.raises(TrainableError, match="found other numbers or texts in epoch 2"):
+        train(given(tmp_path, code), 2)
+
+
+def test_the_first_epoch_stays_where_the_second_raises(tmp_path: Path) -> None:
+    """In the first trials as in the others, though these train it twice to see whether their state is whole."""
+    code = CODE.replace("self.hidden += ", "assert epoch < 2; self.hidden += ")
+
+    for number in (3, 12):
+        reports = train_own(given(tmp_path, code, key=(7, number), number=number), 4)
+        assert next(reports)["epoch"] == 1
+        with pytest.raises(AssertionError):
+            next(reports)
+
+
+def test_a_class_that_does_not_train_is_told(tmp_path: Path) -> None:
+    """With what it has, and what may be meant."""
+    code = CODE.replace("train_epoch", "train_epochs")
+
+    with pytest.raises(TrainableError, match=r"found made, train_epochs, set_params.*; is 'train_epochs' meant to be"):
+        train(given(tmp_path, code), 1)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +238,7 @@ def test_a_function_has_no_state(tmp_path: Path) -> None:
 def test_a_model_is_had_in_a_state(tmp_path: Path) -> None:
     """To be used: an object of the class."""
     reports, state = train(given(tmp_path), 4)
-    model = restored(given(tmp_path), state)
+    model = model_in(given(tmp_path), state)
 
     assert type(model).__name__ == "Walk"
     assert float(np.sum(model.w**2)) == reports[-1]["loss"]
@@ -208,6 +251,8 @@ def test_a_model_is_had_in_a_state(tmp_path: Path) -> None:
         ("def train_epoch(self): 0\n    def set_params(self, a, **rest): 0", None, True),
         ("def train_epoch(self): 0", (), True),
         ("pass", (), False),
+        ("def train_epoch(self): 0\n    def set_params(self, a, /, b): 0", ("b",), True),
+        ("def train_epoch(self): 0\n    set_params = print", None, True),
     ],
 )
 def test_the_file_tells_of_a_class_without_being_run(
@@ -222,3 +267,5 @@ def test_the_file_tells_of_a_class_without_being_run(
     child, function = trainable_spec(f"{file}:Child"), trainable_spec(f"{file}:train")
     assert (settable(child), is_class_of_models(child), is_function(child)) == (None, False, False)
     assert (settable(function), is_class_of_models(function), is_function(function)) == (None, False, True)
+    file.write_text(file.read_text() + "Net = print(Net)\n")
+    assert not is_class_of_models(trainable_spec(f"{file}:Net"))

@@ -40,9 +40,9 @@ def test_a_function_is_named_with_its_file(file: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("mine.txt:train", "expected FILE.py:FUNCTION, found 'mine.txt:train'"),
+        ("mine.txt:train", "expected FILE.py:NAME, of a function or a class, found 'mine.txt:train'"),
         ("absent.py:train", "expected a Python file at .*absent.py', found nothing there"),
-        ("mine.py:trian", "expected a function 'trian' in .*, found Net, other, train; did you mean 'train'"),
+        ("mine.py:trian", "expected a function or class 'trian' in .*, found Net, other, train; did you mean 'train'"),
         ("broken.py", "broken.py' is not valid Python, line 2"),
         ("folder.py", "cannot read .*folder.py'"),
     ],
@@ -71,11 +71,11 @@ def test_a_function_itself_has_to_lie_at_the_top_of_a_file() -> None:
         "test_a_function_itself_has_to_lie_at_the_top_of_a_file",
     )
     for given in (within, lambda task: 0.0):
-        with pytest.raises(TrainableError, match="expected a function at the top of"):
+        with pytest.raises(TrainableError, match="expected a function or class at the top of"):
             trainable_spec(given)
     with pytest.raises(TrainableError, match="in a Python file"):
         trainable_spec(len)
-    with pytest.raises(TrainableError, match=r"expected a function, or FILE.py:FUNCTION, found 3"):
+    with pytest.raises(TrainableError, match=r"expected a function or a class, or FILE.py:NAME of one, found 3"):
         trainable_spec(3)  # type: ignore[arg-type]
 
 

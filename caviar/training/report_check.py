@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caviar.errors import TrainableError
 
 
-class Reported:
+class ReportCheck:
     """Checks the reports of one trial: all have the same names, and the study's metric is among them.
 
     Args:
@@ -64,6 +65,8 @@ class Reported:
         return metrics
 
     def _refusal(self, report: Any) -> TrainableError:
+        shown = re.sub(r" at 0x[0-9a-f]+", "", f"{report!r:.80}")  # the same in each trial
+        hint = "; is a return missing?" if report is None else ""
         return TrainableError(
-            f"expected {self._name} to report numbers by name, as {{'loss': 0.3}}, found {report!r:.80}"
+            f"expected {self._name} to report numbers by name, as {{'loss': 0.3}}, found {shown}{hint}"
         )
