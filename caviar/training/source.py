@@ -188,8 +188,8 @@ def _place(function: Any) -> tuple[str, str]:
     names = [name for name, value in vars(module).items() if value is function]
     if not names:
         raise TrainableError(
-            f"expected a function or class at the top of {file!r}, which workers find by name, found {shown!r}; move it "
-            "there"
+            f"expected a function or class at the top of {file!r}, which workers find by name, found {shown!r}; move "
+            "it there"
         )
     return file, shown if shown in names else names[0]
 
