@@ -30,6 +30,8 @@ _LEAST_EPOCHS = 8
 _END = 0.25
 #: What a quarter of the epochs brings matters from this share of all that training brought.
 _TELLING_GAIN = 0.03
+#: What more trials may bring matters from this share of what lies between the best and the median.
+_TELLING_SHARE = 0.01
 #: Trials that diverged, from which on it is asked where.
 _LEAST_DIVERGED = 3
 
@@ -313,8 +315,9 @@ def _more(spec: StudySpec, complete: Sequence[Trial], n_trials: int, n_validatio
             break
     gain = expected - values[0]
     noise = _noise(spec, complete[0], n_validation)
-    little = noise is not None and gain < noise / 2
-    hope = "less than the validation part can tell" if little else f"about {gain:.2g} more, at most"
+    is_hidden = noise is not None and gain < noise / 2
+    little = is_hidden or gain <= _TELLING_SHARE * (statistics.median(values) - values[0])
+    hope = "less than the validation part can tell" if is_hidden else f"at most to be better by about {gain:.2g}"
     text = (
         f"any half of these {n} trials comes to {spec.metric} {spec.direction.sign * expected:.4g} on average, all of "
         f"them to {complete[0].value:.4g}; of as many again expect {hope}"
