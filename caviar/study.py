@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,7 @@ from caviar.checks import counted_to, whole
 from caviar.data import NAMES, Preparation, load_prepared
 from caviar.errors import DataError, DataNotFound, SettingsError, TrialNotFound
 from caviar.nn.kernel import choose_kernel
-from caviar.records import (
-    Intervention,
-    Params,
-    Reports,
-    StudySpec,
-    StudySummary,
-    SweepProgress,
-    SweepResult,
-    TrainableSpec,
-    Trial,
-    TrialState,
-)
+from caviar.records import Intervention, Params, Reports, StudySpec, StudySummary, SweepProgress, SweepResult, Trial
 from caviar.repeats import Retest, retest_study
 from caviar.storage import Storage
 from caviar.study_settings import MOST_TIMES, MOST_TRIALS, check_workers
@@ -300,13 +290,8 @@ class Study:
 
         epochs, more_epochs = whole("epochs", epochs), whole("more epochs", more_epochs)
         horizon = Horizon(epochs=epochs, more_epochs=more_epochs, until_stopped=until_stopped)
-        nursery = self._nursery(
-            address,
-            author=author,
-            policy=checkpoints,
-            rules=rules,
-            on_event=on_event,
-            is_interrupted=is_interrupted,
+        nursery = self._open_nursery(
+            address, author=author, policy=checkpoints, rules=rules, on_event=on_event, is_interrupted=is_interrupted
         )
         try:
             if trial is None:
@@ -343,10 +328,13 @@ class Study:
             KeyboardInterrupt: interrupted.
         """
         from caviar.model import model_of
+        from caviar.panda.ended import state_after
         from caviar.training.state import TrainState
 
         self._refuse_own()
-        then, params, state = self._state(trial, epoch, on_event, is_interrupted)
+        chosen = self._chosen(trial)
+        with self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted) as nursery:
+            then, params, state = state_after(nursery, chosen, epoch)
         data, preparation = self._load()
         assert isinstance(state, TrainState)
         return model_of(replace(then, params=params), state, preparation, data.fingerprint)
@@ -369,82 +357,31 @@ class Study:
             SettingsError: as :meth:`model`, or the study is not trained by a class, whose models alone have states.
             TrainableError: the file has changed, or is no longer there.
         """
-        from caviar.training.state import OwnState
-        from caviar.training.task import Assignment
-        from caviar.training.trainable import model_in
+        from caviar.panda.ended import own_model_in, state_after
 
         if self.spec.trainable is None:
             raise SettingsError(f"study {self.name!r} is trained by the built-in network: use model()")
-        then, params, state = self._state(trial, epoch, on_event, is_interrupted)
-        assert isinstance(state, OwnState)
-        given = Assignment(
-            spec=self._own_models(self.spec.trainable),
-            study=self.name,
-            metric=self.spec.metric,
-            epochs=self.spec.epochs,
-            number=then.number,
-            key=state.key,
-            params=params,
-            data=self._data_of_workers,
-        )
-        return model_in(given, state)
+        chosen = self._chosen(trial)
+        with self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted) as nursery:
+            return own_model_in(nursery, *state_after(nursery, chosen, epoch))
 
-    def _state(
-        self,
-        trial: Trial | int | None,
-        epoch: int | str | None,
-        on_event: Callable[[str], None] | None,
-        is_interrupted: Callable[[], bool],
-    ) -> tuple[Trial, Params, State]:
-        """Return a trial as it was after an epoch, the params that were in force, and the state of its model."""
-        chosen = self.best_trial if trial is None else self.storage.get_trial(self.name, _number(trial))
-        if chosen is None:
+    def _chosen(self, trial: Trial | int | None) -> Trial:
+        """Return a trial, or the best one."""
+        found = self.best_trial if trial is None else self.storage.get_trial(self.name, _number(trial))
+        if found is None:
             raise TrialNotFound(f"study {self.name!r} has no COMPLETE trial, so it has no best one; sweep it first")
-        if chosen.state is not TrialState.COMPLETE:
-            raise SettingsError(f"only a COMPLETE trial has a model to use, found {chosen.name} {chosen.state}")
-        then = chosen if epoch is None else self._as_of(chosen, epoch)
-        nursery = self._nursery(None, on_event=on_event or _warn, is_interrupted=is_interrupted)
-        try:
-            state, params = nursery.last_state(chosen) if then is chosen else None, then.params
-            if state is None or state.batch:  # stopped within an epoch, its value is that of the last whole one
-                state, params = nursery.earlier_state(then)
-        finally:
-            nursery.executor.close()
-        if is_interrupted():  # while what cannot be interrupted was done
-            raise KeyboardInterrupt
-        return then, params, state
+        return found
 
-    def _as_of(self, trial: Trial, epoch: int | str) -> Trial:
-        """Return a trial as it was at the end of one of its epochs."""
-        from caviar.panda.revive import history_of
-        from caviar.panda.shelf import best_epoch
-
-        history = history_of(self.reports(trial), trial.epoch)
-        if epoch == "best":
-            wanted = best_epoch(history, self.spec)
-        else:
-            wanted = None if isinstance(epoch, str) else whole("epoch", epoch)
-        if wanted is None or wanted not in history:
-            has = f"has {min(history)} to {max(history)}" if history else "has no reports"
-            raise SettingsError(f"expected an epoch of {trial.name}, or 'best', found {epoch!r}: it {has}")
-        if wanted == trial.epoch:
-            return trial
-        return replace(trial, epoch=wanted, metrics=history[wanted])
-
-    def try_params(self, trial: Trial | int, state: State, params: Mapping[str, Any]) -> None:
+    def try_params(self, trial: Trial | int, state: State, params: Params) -> None:
         """Check that a model of the user's own goes on from a state with other params; of the network, all are known.
 
         Raises:
             RequestRejected: it does not; the message is its own.
             SettingsError, TrainableError: as :meth:`panda`.
         """
-        if self.spec.trainable is None:
-            return
-        nursery = self._nursery(None)
-        try:
-            nursery.trainer(_number(trial)).try_params(state, params)
-        finally:
-            nursery.executor.close()
+        if self.spec.trainable is not None:
+            with self._nursery(None) as nursery:
+                nursery.trainer(_number(trial)).try_params(state, params)
 
     def replay(self, trial: Trial | int, *, address: str | None = None) -> Replay:
         """Train a babysat trial again with its interventions, and tell whether it is the same to the bit.
@@ -455,11 +392,8 @@ class Study:
         """
         from caviar.panda.replay import replay
 
-        nursery = self._nursery(address)
-        try:
+        with self._nursery(address) as nursery:
             return replay(nursery, _number(trial))
-        finally:
-            nursery.executor.close()
 
     def compare(self, trial: Trial | int, *, address: str | None = None) -> list[Comparison]:
         """Train, for each intervention of a babysat trial, the same run without it: did it help?
@@ -470,11 +404,8 @@ class Study:
         """
         from caviar.panda.compare import compare
 
-        nursery = self._nursery(address)
-        try:
+        with self._nursery(address) as nursery:
             return compare(nursery, _number(trial))
-        finally:
-            nursery.executor.close()
 
     def _load(self) -> tuple[Dataset, Preparation]:
         if self._prepared is None:
@@ -497,13 +428,23 @@ class Study:
                 ) from error
         return self._prepared
 
-    def _nursery(self, address: str | None, **settings: Any) -> Nursery:
+    @contextmanager
+    def _nursery(self, address: str | None, **settings: Any) -> Iterator[Nursery]:
+        nursery = self._open_nursery(address, **settings)
+        try:
+            yield nursery
+        finally:
+            nursery.executor.close()
+
+    def _open_nursery(self, address: str | None, **settings: Any) -> Nursery:
+        from caviar.panda.adjustable import refuse_function
         from caviar.panda.start import Nursery
 
         spec = self.spec
         refuse_loading(self.name)
+        refuse_function(spec)
         if spec.trainable is not None:
-            spec = replace(spec, trainable=self._own_models(spec.trainable))
+            spec = replace(spec, trainable=unchanged(spec.trainable, self.name))
         data = self._data_of_workers
         executor = make_executor(address, None if address else 0)
         try:
@@ -513,13 +454,6 @@ class Study:
             raise
         root = checkpoint_folder(self.storage)
         return Nursery(storage=self.storage, spec=spec, data=data, executor=executor, root=root, **settings)
-
-    def _own_models(self, code: TrainableSpec) -> TrainableSpec:
-        """Return the class of the user's own models as it is on this machine; refuse a function."""
-        from caviar.panda.adjustable import refuse_function
-
-        refuse_function(self.spec)
-        return unchanged(code, self.name)
 
     def _refuse_own(self) -> None:
         """Refuse what the built-in network alone can do."""

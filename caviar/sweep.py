@@ -115,8 +115,8 @@ class _Sweep:
         self.n_trials = n_trials
         self.on_progress, self.is_interrupted = on_progress, is_interrupted
         self.sampler = TrialSampler(SearchSpace.from_dict(spec.space), spec.seed)
-        own = spec.trainable
-        self.planner = Planner(data if own is None else None, has_states=own is None or is_class_of_models(own))
+        has_states = spec.trainable is None or is_class_of_models(spec.trainable)
+        self.planner = Planner(data if spec.trainable is None else None, has_states=has_states)
         self.left: list[Trial] = []  # of an earlier sweep, to be trained once the pruning lets them
         self.pool = Pool(self.planner.cost)
         self.begun: dict[int, TrialResult] = {}  # trials that are trained in several slices, as they last stood
@@ -459,13 +459,8 @@ class _Sweep:
         """Train the best trial to the same bits; return what it gives on the test part, if it is the same."""
         if best.parent is not None or best.number in self.numbers.babysat:
             return None  # panda mode's: what was done to it is not in its params alone
-        task = TrialTask(
-            number=best.number,
-            params=best.params,
-            key=(self.spec.seed, best.number),
-            until=self.spec.epochs,
-            judge=True,
-        )
+        key, epochs = (self.spec.seed, best.number), self.spec.epochs
+        task = TrialTask(number=best.number, params=best.params, key=key, until=epochs, judge=True)
         job = self.executor.submit(self._slice((task,)))
         while not self.executor.wait([job], _POLL_S):
             if self.is_interrupted():

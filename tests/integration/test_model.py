@@ -453,8 +453,10 @@ def test_the_model_of_an_epoch_before_a_sweep_gave_its_trial_away(storage: Stora
     other = create_study("t", space, data="iris", epochs=8, storage=storage)
     waiting = Trial(study="t", number=0, state=TrialState.WAITING, params=whole.params)
     storage.add_trials("t", [waiting])
-    states = list(study._nursery(None).trainer(0).advance(None, whole.params, 3).metrics.items())
-    state = other._nursery(None).trainer(0).advance(None, whole.params, 3).state
+    with study._nursery(None) as nursery:
+        states = list(nursery.trainer(0).advance(None, whole.params, 3).metrics.items())
+    with other._nursery(None) as nursery:
+        state = nursery.trainer(0).advance(None, whole.params, 3).state
     trial = replace(waiting, state=TrialState.RUNNING, epoch=3, metrics=states[-1][1])
     values = np.array([list(metrics.values()) for _, metrics in states])
     storage.write("t", [TrialResult(trial=trial, reports=Reports(1, tuple(states[0][1]), values))])
