@@ -16,8 +16,8 @@ from caviar.records import Reason, Reports, StudySpec, Trial, TrialState
 from caviar.refining import drawn_trials, refinement_of
 from caviar.repeats import repeats_of, untended_trials
 from caviar.search.importance import importances
-from caviar.search.refine import LEAST_TRIALS, MOST_CHANCE, Narrowing, Refinement, narrowed_to
-from caviar.space import Categorical, Domain, SearchSpace
+from caviar.search.refine import LEAST_TRIALS, Narrowing, Refinement
+from caviar.space import Categorical, Domain, Int, SearchSpace
 from caviar.storage.base import Storage
 from caviar.training.source import is_function
 from caviar.wording import counted, plain
@@ -32,6 +32,8 @@ _END = 0.25
 _TELLING_GAIN = 0.03
 #: What more trials may bring matters from this share of what lies between the best and the median.
 _TELLING_SHARE = 0.01
+#: Where so many of the trials diverged, the others are chance.
+_NEARLY_ALL = 0.9
 #: Trials that diverged, from which on it is asked where.
 _LEAST_DIVERGED = 3
 
@@ -91,11 +93,12 @@ def advise(storage: Storage, spec: StudySpec, n_validation: int | None) -> Advic
     untended = untended_trials(storage, spec.name)
     drawn = drawn_trials(storage, spec, untended)
     complete = [trial for trial in drawn if trial.state is TrialState.COMPLETE]
-    found = refinement_of(spec, drawn) if len(complete) >= LEAST_TRIALS and _has_domains(spec) else None
+    tells = len(complete) >= LEAST_TRIALS and _has_domains(spec) and complete[0].value != complete[-1].value
+    found = refinement_of(spec, drawn) if tells else None
     points = [
         _failures(storage, spec, summary.counts.get(TrialState.FAIL, 0)),
         _too_few(spec, len(complete), summary.n_trials),
-        *_divergence(spec, drawn),
+        _divergence(spec, drawn, complete),
         *_curves(storage, spec, complete),
         *_space(spec, found),
         _luck(spec, complete, untended, n_validation),
@@ -105,7 +108,7 @@ def advise(storage: Storage, spec: StudySpec, n_validation: int | None) -> Advic
     return Advice(
         study=spec.name,
         n_trials=summary.n_trials,
-        best=storage.best_trial(spec.name),
+        best=complete[0] if complete else storage.best_trial(spec.name),
         params=tuple(_importance(param, shares[param.name]) for param in _by_share(found, shares)),
         points=tuple(point for point in points if point is not None),
     )
@@ -143,8 +146,17 @@ def _failures(storage: Storage, spec: StudySpec, n_failed: int) -> Point | None:
 
 
 def _too_few(spec: StudySpec, n_complete: int, n_trials: int) -> Point | None:
-    if n_complete >= LEAST_TRIALS or not _has_domains(spec):
+    """Fewer trials than tell anything; where none ended well, more of them do not help."""
+    if n_complete >= LEAST_TRIALS or not _has_domains(spec) or (n_trials and not n_complete):
         return None
+    n_choices = _choices(spec)
+    if n_choices is not None and n_choices < LEAST_TRIALS:
+        return Point(
+            about="trials",
+            text=f"the space has {n_choices} combinations, too few to tell what matters: train the best again from "
+            "other weights, rather than more of them",
+            words=("retest", spec.name),
+        )
     return Point(
         about="trials",
         text=f"{counted(n_complete, 'trial')} of the space that ended well are too few to tell what matters: "
@@ -153,26 +165,59 @@ def _too_few(spec: StudySpec, n_complete: int, n_trials: int) -> Point | None:
     )
 
 
-def _divergence(spec: StudySpec, drawn: Sequence[Trial]) -> list[Point]:
+def _choices(spec: StudySpec) -> int | None:
+    """Return how many different trials a space has; None where there is no end of them."""
+    sizes = [_size(domain) for domain in SearchSpace.from_dict(spec.space).domains.values()]
+    return None if None in sizes else math.prod(size or 1 for size in sizes)
+
+
+def _size(domain: Domain) -> int | None:
+    if isinstance(domain, Categorical):
+        return len(domain.choices)
+    return int(domain.high - domain.low) + 1 if isinstance(domain, Int) else None
+
+
+def _divergence(spec: StudySpec, drawn: Sequence[Trial], complete: Sequence[Trial]) -> Point | None:
     """Where the trials that diverged lie, if not everywhere."""
     gone = [trial for trial in drawn if trial.reason == Reason.DIVERGED]
-    if len(gone) < _LEAST_DIVERGED or len(gone) == len(drawn):
-        return []
-    domains = SearchSpace.from_dict(spec.space).domains
-    places: dict[str, tuple[float, Domain]] = {}
-    for name, domain in domains.items():
-        where, chance = narrowed_to(domain, [t.params[name] for t in gone], [t.params[name] for t in drawn])
-        if chance <= MOST_CHANCE and where != domain:
-            places[name] = chance, where
+    if len(gone) < _LEAST_DIVERGED:
+        return None
+    if len(gone) == len(drawn):
+        return Point(about="divergence", text=f"all of {counted(len(gone), 'trial')} diverged: take another space")
     text = f"{len(gone)} of {counted(len(drawn), 'trial')} diverged"
-    if places:
-        name, (_, where) = min(places.items(), key=lambda place: place[1][0])
-        values: list[Any] = [trial.params[name] for trial in gone]
-        at = where if isinstance(where, Categorical) else f"{min(values):.4g} to {max(values):.4g}"
-        return [Point(about="divergence", text=f"{text}, with {name} of {at}: no trial need be spent there")]
+    ends = [end for name in SearchSpace.from_dict(spec.space).domains for end in _ends(name, drawn, complete)]
+    if ends:
+        n_gone, n, where = max(ends)
+        return Point(about="divergence", text=f"{text}: {n_gone} of the {n} {where}; no trial need be spent there")
     if len(gone) * 10 < len(drawn):
+        return None
+    return Point(about="divergence", text=f"{text}, wherever in the space they were drawn from")
+
+
+def _ends(name: str, drawn: Sequence[Trial], complete: Sequence[Trial]) -> list[tuple[int, int, str]]:
+    """Return the ends of a param at which nearly all trials diverged, and none of the best ended well.
+
+    Each with how many diverged, of how many there, in words.
+    """
+    if not all(isinstance(trial.params[name], int | float) for trial in drawn):
         return []
-    return [Point(about="divergence", text=f"{text}, wherever in the space they were drawn from")]
+    n_all = sum(trial.reason == Reason.DIVERGED for trial in drawn)
+    best: list[Any] = [trial.params[name] for trial in complete[:_CURVES]]
+    found = []
+    for sign, side in ((-1, "above"), (1, "below")):
+        ranked = sorted(drawn, key=lambda trial: sign * trial.params[name])
+        n_gone, reached = 0, (0, 0)
+        for n, trial in enumerate(ranked, start=1):
+            n_gone += trial.reason == Reason.DIVERGED
+            if trial.reason == Reason.DIVERGED and n_gone >= _NEARLY_ALL * n:
+                reached = n_gone, n
+        n_gone, n = reached
+        if n_gone < max(_LEAST_DIVERGED, n_all / 2):
+            continue
+        limit: Any = ranked[n - 1].params[name]
+        if not any(sign * value <= sign * limit for value in best):
+            found.append((n_gone, n, f"with {name} {side} {limit:.3g}"))
+    return found
 
 
 def _curves(storage: Storage, spec: StudySpec, complete: Sequence[Trial]) -> list[Point]:
@@ -187,7 +232,7 @@ def _curves(storage: Storage, spec: StudySpec, complete: Sequence[Trial]) -> lis
     if peak > (1 - _END) * epochs:
         gain = statistics.median(map(_gain_at_end, losses))
         return [_longer(spec, best[0], n, epochs, gain)] if gain > _TELLING_GAIN else []
-    lost = statistics.median((loss[-1] - loss.min()) / _spread(loss) for loss in losses)
+    lost = statistics.median((loss[-1] - loss.min() - 2 * _noise_of(loss)) / _spread(loss) for loss in losses)
     if lost <= _TELLING_GAIN:
         return []
     is_network = spec.trainable is None
@@ -197,7 +242,7 @@ def _curves(storage: Storage, spec: StudySpec, complete: Sequence[Trial]) -> lis
     return [
         Point(
             about="overfitting" if overfits else "epochs",
-            text=f"the best {n} were best at epoch {peak} of {epochs}{why}; {remedy}, or use the model of then",
+            text=f"the best {n} had their best at epoch {peak} of {epochs}{why}; {remedy}, or use the model of then",
             words=("export", best[0].name, "--to", "best.safetensors", "--epoch", "best") if is_network else None,
         )
     ]
@@ -228,8 +273,16 @@ def _spread(loss: np.ndarray) -> float:
 
 def _gain_at_end(loss: np.ndarray) -> float:
     """Return what the last quarter of the epochs brought over the one before, as a share of all that training did."""
-    n = int(_END * len(loss))
-    return float(loss[-2 * n : -n].mean() - loss[-n:].mean()) / _spread(loss)
+    # less what it moves by itself; the last epoch is left out, by which the best were chosen
+    n, loss = int(_END * len(loss)), loss[:-1]
+    by_chance = 2 * _noise_of(loss) * math.sqrt(2 / n)
+    return float(loss[-2 * n : -n].mean() - loss[-n:].mean() - by_chance) / _spread(loss)
+
+
+def _noise_of(loss: np.ndarray) -> float:
+    """Return the standard deviation of a curve around its course, from its second half."""
+    steps = np.diff(loss[len(loss) // 2 :], n=2)
+    return float(np.sqrt((steps**2).mean() / 6))  # of a - 2 b + c
 
 
 def _fall(loss: np.ndarray, peak: int) -> float:
@@ -268,7 +321,7 @@ def _luck(
     spec: StudySpec, complete: Sequence[Trial], untended: Sequence[Trial], n_validation: int | None
 ) -> Point | None:
     """Whether the best are better than others, or only luckier."""
-    if len(complete) < LEAST_TRIALS:
+    if len(complete) < LEAST_TRIALS or complete[0].value == complete[-1].value:
         return None
     best = complete[0]
     again = [trial.value for trial in repeats_of([best], untended)[best.number] if trial.value is not None]
@@ -317,7 +370,8 @@ def _more(spec: StudySpec, complete: Sequence[Trial], n_trials: int, n_validatio
     noise = _noise(spec, complete[0], n_validation)
     is_hidden = noise is not None and gain < noise / 2
     little = is_hidden or gain <= _TELLING_SHARE * (statistics.median(values) - values[0])
-    hope = "less than the validation part can tell" if is_hidden else f"at most to be better by about {gain:.2g}"
+    hope = "next to nothing" if little else f"at most to be better by about {gain:.2g}"
+    hope = "less than the validation part can tell" if is_hidden else hope
     text = (
         f"any half of these {n} trials comes to {spec.metric} {spec.direction.sign * expected:.4g} on average, all of "
         f"them to {complete[0].value:.4g}; of as many again expect {hope}"

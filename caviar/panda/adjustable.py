@@ -52,7 +52,7 @@ class Adjustable(ABC):
 
     @abstractmethod
     def is_number(self, name: str) -> bool:
-        """Return whether what one of the names stands for can be divided."""
+        """Return whether what one of the names stands for can be divided: any number, not only a whole one."""
 
     @abstractmethod
     def completed(self, params: Params) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class _OfNetwork(Adjustable):
         return value if name == "batch_size" else float(value)
 
     def is_number(self, name: str) -> bool:
-        return True
+        return name != "batch_size"
 
     def completed(self, params: Params) -> dict[str, Any]:
         return Hyperparameters.from_params(params).to_params()
@@ -95,7 +95,8 @@ class _OfOwnModel(Adjustable):
         return typed(name, value, self.domains[name])
 
     def is_number(self, name: str) -> bool:
-        return _kinds(self.domains[name]) <= {int, float}
+        kinds = _kinds(self.domains[name])
+        return float in kinds and kinds <= {int, float}
 
     def completed(self, params: Params) -> dict[str, Any]:
         return dict(params)

@@ -157,8 +157,10 @@ def _back(rule: Diverged, name: str, interventions: Sequence[Intervention], para
     n_before = sum(i.kind == "rollback" and i.author == f"rule:{name}" for i in interventions)
     if n_before >= rule.limit:
         return None
-    slower = float(params[rule.param]) / rule.divide_learning_rate
-    return Action("rollback", {"to": "best", rule.param: slower}, why)
+    now = params.get(rule.param)
+    if not isinstance(now, int | float):  # a trial of an earlier space need not have it
+        return Action("warn", {}, f"{why}; there is no {rule.param} to divide")
+    return Action("rollback", {"to": "best", rule.param: now / rule.divide_learning_rate}, why)
 
 
 def _on_plateau(
@@ -168,11 +170,11 @@ def _on_plateau(
     if epoch - max(improved, _unchanged_since(interventions, rule.param)) < rule.epochs:
         return None
     why = f"{rule.metric} has not improved since epoch {improved}"
-    if rule.action == "warn":
+    now = params.get(rule.param)
+    if rule.action == "warn" or not isinstance(now, int | float):  # a trial of an earlier space need not have it
         # after 1, 2, 4, 8, ... times its epochs: nobody reads the same line for ever
         times, rest = divmod(epoch - improved, rule.epochs)
         return Action("warn", {}, why) if not rest and times & (times - 1) == 0 else None
-    now = float(params[rule.param])
     slower = max(now / rule.divide_learning_rate, rule.lowest_learning_rate)
     return Action("set", {rule.param: slower}, why) if slower < now else None
 

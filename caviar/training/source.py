@@ -90,7 +90,8 @@ def unchanged(spec: TrainableSpec, study: str) -> TrainableSpec:
     if not is_same_code(found, spec):
         raise TrainableError(
             f"{spec.file!r} has changed since study {study!r} was made, so that its trials could not be compared; take "
-            f"another study name, or bring the file back to what it was, or begin anew: {command('delete', study)}"
+            f"another study name, or bring the file back to what it was, or begin anew: {command('delete', study)}; "
+            f"where no trial has come to anything, name it again: --trainable FILE.py:{spec.function}"
         )
     return found
 

@@ -149,8 +149,7 @@ def _value(node: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if kind == "bytes":
         return array.tobytes()
     if kind == "tensor":
-        import torch  # which whoever kept it had imported
-
+        torch = import_module("torch")  # which whoever kept it had imported, too
         tensor = torch.from_numpy(array)
         if "dtype" not in node:
             return tensor

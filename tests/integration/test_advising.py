@@ -9,7 +9,7 @@ import pytest
 
 from caviar.advising import Advice
 from caviar.opening import create_study
-from caviar.space import Float, Int, SearchSpace
+from caviar.space import Categorical, Float, Int, SearchSpace
 from caviar.storage import Storage
 from caviar.storage.exchange import export_study, import_study
 from caviar.study import Study
@@ -94,8 +94,8 @@ def test_curves_that_were_better_before_are_told(storage: Storage, file: Path) -
     """With the epoch to stop at."""
     ((text, _),) = said(swept(storage, file, "falling").advise(), "epochs")
 
-    assert "were best at epoch" in text and text.endswith("train shorter, or use the model of then")
-    assert abs(int(text.partition("at epoch ")[2].partition(" ")[0]) - 6) <= 3
+    assert "had their best at epoch" in text and text.endswith("train shorter, or use the model of then")
+    assert abs(int(text.partition("best at epoch ")[2].partition(" ")[0]) - 6) <= 3
 
 
 def test_it_is_told_where_trials_diverge(storage: Storage, file: Path) -> None:
@@ -104,7 +104,10 @@ def test_it_is_told_where_trials_diverge(storage: Storage, file: Path) -> None:
 
     ((text, _),) = said(study.advise(), "divergence")
     gone = [trial.params["rate"] for trial in study.trials(where="state = 'FAIL'")]
-    assert text.startswith(f"{len(gone)} of 60 trials diverged, with rate of {min(gone):.4g} to ")
+    assert text == (
+        f"{len(gone)} of 60 trials diverged: {len(gone)} of the {len(gone)} with rate above {min(gone):.3g}; "
+        "no trial need be spent there"
+    )
     assert not said(swept_again(storage, file), "divergence")
 
 
@@ -159,4 +162,42 @@ def test_a_study_without_curves_is_advised_on(storage: Storage, file: Path, tmp_
     advice = create_study("t", storage=storage).advise()
 
     assert advice.params == study.advise().params
+    assert not said(advice, "epochs")
+
+
+def test_of_few_combinations_no_more_are_asked_for(storage: Storage, file: Path) -> None:
+    """There are none."""
+    advice = swept(
+        storage, file, "settled", 30, space=SearchSpace(rate=Categorical(0.01, 0.1), units=Int(1, 3))
+    ).advise()
+
+    ((text, words),) = said(advice, "trials")
+    assert text.startswith("the space has 6 combinations, too few to tell what matters") and words == ("retest", "s")
+
+
+def test_where_nothing_ended_well_no_more_is_asked_for(storage: Storage, file: Path) -> None:
+    """Another space is."""
+    advice = swept(storage, file, "diverging", 9, space=SearchSpace(rate=Float(0.5, 1.0))).advise()
+
+    assert [(point.about, point.text) for point in advice.points] == [
+        ("divergence", "all of 9 trials diverged: take another space")
+    ]
+
+
+def test_of_what_is_the_same_everywhere_nothing_matters(storage: Storage, file: Path) -> None:
+    """No param, no luck, and no more trials."""
+    file.write_text(CODE + "\ndef constant(task):\n    return -3.0\n")
+    advice = swept(storage, file, "constant").advise()
+
+    assert advice.params == ()
+    assert [(point.about, point.words) for point in advice.points] == [("trials", None)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_is_no_reason_to_train_longer(storage: Storage, file: Path, seed: int) -> None:
+    """Nor shorter: the best were chosen by their last epoch."""
+    code = "\ndef noisy(task):\n    for e in range(task.epochs): yield -math.exp(-3 * e) + random.gauss(0, 0.05)\n"
+    file.write_text(CODE + code)
+    advice = swept(storage, file, "noisy", 64, seed=seed).advise()
+
     assert not said(advice, "epochs")

@@ -273,6 +273,13 @@ def test_a_rule_divides_what_it_is_told_to() -> None:
         with pytest.raises(SettingsError, match=words):
             make_rules({"plateau": {"param": param}}, own)
     assert make_rules({"plateau": {"action": "warn"}}, own)
+    with pytest.raises(
+        SettingsError, match="'batch_size', which is no number that can be changed here; give param = 'l"
+    ):
+        make_rules({"plateau": {"param": "batch_size"}}, SPEC)
+    # a trial of an earlier space need not have it
+    (told,) = actions_at_epoch(rules, history(1.0, 1.0, 1.0, metric="loss"), [], {"other": 1})
+    assert told[1].kind == "warn"
 
 
 def test_what_lies_below_nothing_is_no_jump() -> None:
