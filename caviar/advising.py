@@ -16,7 +16,7 @@ from caviar.records import Reason, Reports, StudySpec, Trial, TrialState
 from caviar.refining import drawn_trials, refinement_of
 from caviar.repeats import repeats_of, untended_trials
 from caviar.search.importance import importances
-from caviar.search.refine import LEAST_TRIALS, Narrowing, Refinement
+from caviar.search.refine import LEAST_TRIALS, Refinement
 from caviar.space import Categorical, Domain, Int, SearchSpace
 from caviar.storage.base import Storage
 from caviar.training.source import is_function
@@ -93,37 +93,30 @@ def advise(storage: Storage, spec: StudySpec, n_validation: int | None) -> Advic
     untended = untended_trials(storage, spec.name)
     drawn = drawn_trials(storage, spec, untended)
     complete = [trial for trial in drawn if trial.state is TrialState.COMPLETE]
-    tells = len(complete) >= LEAST_TRIALS and _has_domains(spec) and complete[0].value != complete[-1].value
+    space = SearchSpace.from_dict(spec.space)
+    tells = len(complete) >= LEAST_TRIALS and bool(space.domains) and complete[0].value != complete[-1].value
     found = refinement_of(spec, drawn) if tells else None
     points = [
         _failures(storage, spec, summary.counts.get(TrialState.FAIL, 0)),
-        _too_few(spec, len(complete), summary.n_trials),
-        _divergence(spec, drawn, complete),
-        *_curves(storage, spec, complete),
+        _too_few(spec, space, len(complete), summary.n_trials),
+        _divergence(space, drawn, complete),
+        _curves(storage, spec, complete),
         *_space(spec, found),
         _luck(spec, complete, untended, n_validation),
         _more(spec, complete, summary.n_trials, n_validation),
     ]
-    shares = importances(SearchSpace.from_dict(spec.space), [t.params for t in drawn]) if found else {}
+    shares = importances(space, [trial.params for trial in drawn]) if found else {}
+    chances = {param.name: param for param in found.params} if found else {}
     return Advice(
         study=spec.name,
         n_trials=summary.n_trials,
         best=complete[0] if complete else storage.best_trial(spec.name),
-        params=tuple(_importance(param, shares[param.name]) for param in _by_share(found, shares)),
+        params=tuple(
+            Importance(name=name, share=share, chance=chances[name].chance, best=chances[name].after)
+            for name, share in shares.items()
+        ),
         points=tuple(point for point in points if point is not None),
     )
-
-
-def _has_domains(spec: StudySpec) -> bool:
-    return bool(SearchSpace.from_dict(spec.space).domains)
-
-
-def _by_share(found: Refinement | None, shares: dict[str, float]) -> list[Narrowing]:
-    return sorted(found.params, key=lambda param: -shares[param.name]) if found else []
-
-
-def _importance(param: Narrowing, share: float) -> Importance:
-    return Importance(name=param.name, share=share, chance=param.chance, best=param.after)
 
 
 def _failures(storage: Storage, spec: StudySpec, n_failed: int) -> Point | None:
@@ -145,11 +138,11 @@ def _failures(storage: Storage, spec: StudySpec, n_failed: int) -> Point | None:
     )
 
 
-def _too_few(spec: StudySpec, n_complete: int, n_trials: int) -> Point | None:
+def _too_few(spec: StudySpec, space: SearchSpace, n_complete: int, n_trials: int) -> Point | None:
     """Fewer trials than tell anything; where none ended well, more of them do not help."""
-    if n_complete >= LEAST_TRIALS or not _has_domains(spec) or (n_trials and not n_complete):
+    if n_complete >= LEAST_TRIALS or not space.domains or (n_trials and not n_complete):
         return None
-    n_choices = _choices(spec)
+    n_choices = _choices(space)
     if n_choices is not None and n_choices < LEAST_TRIALS:
         return Point(
             about="trials",
@@ -165,9 +158,9 @@ def _too_few(spec: StudySpec, n_complete: int, n_trials: int) -> Point | None:
     )
 
 
-def _choices(spec: StudySpec) -> int | None:
+def _choices(space: SearchSpace) -> int | None:
     """Return how many different trials a space has; None where there is no end of them."""
-    sizes = [_size(domain) for domain in SearchSpace.from_dict(spec.space).domains.values()]
+    sizes = [_size(domain) for domain in space.domains.values()]
     return None if None in sizes else math.prod(size or 1 for size in sizes)
 
 
@@ -177,7 +170,7 @@ def _size(domain: Domain) -> int | None:
     return int(domain.high - domain.low) + 1 if isinstance(domain, Int) else None
 
 
-def _divergence(spec: StudySpec, drawn: Sequence[Trial], complete: Sequence[Trial]) -> Point | None:
+def _divergence(space: SearchSpace, drawn: Sequence[Trial], complete: Sequence[Trial]) -> Point | None:
     """Where the trials that diverged lie, if not everywhere."""
     gone = [trial for trial in drawn if trial.reason == Reason.DIVERGED]
     if len(gone) < _LEAST_DIVERGED:
@@ -185,7 +178,7 @@ def _divergence(spec: StudySpec, drawn: Sequence[Trial], complete: Sequence[Tria
     if len(gone) == len(drawn):
         return Point(about="divergence", text=f"all of {counted(len(gone), 'trial')} diverged: take another space")
     text = f"{len(gone)} of {counted(len(drawn), 'trial')} diverged"
-    ends = [end for name in SearchSpace.from_dict(spec.space).domains for end in _ends(name, drawn, complete)]
+    ends = [end for name in space.domains for end in _ends(name, drawn, complete)]
     if ends:
         n_gone, n, where = max(ends)
         return Point(about="divergence", text=f"{text}: {n_gone} of the {n} {where}; no trial need be spent there")
@@ -220,32 +213,30 @@ def _ends(name: str, drawn: Sequence[Trial], complete: Sequence[Trial]) -> list[
     return found
 
 
-def _curves(storage: Storage, spec: StudySpec, complete: Sequence[Trial]) -> list[Point]:
+def _curves(storage: Storage, spec: StudySpec, complete: Sequence[Trial]) -> Point | None:
     """Whether the best trials still got better when they ended, or were better before."""
     best = [trial for trial in complete[:_CURVES] if trial.epoch >= _LEAST_EPOCHS]
     curves = [storage.reports(spec.name, trial.number) for trial in best]
     if not best or any(len(curve) < _LEAST_EPOCHS for curve in curves):  # imported from a table, without curves
-        return []
+        return None
     losses = [spec.direction.sign * _column(curve, spec.metric) for curve in curves]  # less is better
     peak = round(statistics.median(int(np.argmin(loss)) + 1 for loss in losses))
     epochs, n = max(trial.epoch for trial in best), counted(len(best), "trial")
     if peak > (1 - _END) * epochs:
         gain = statistics.median(map(_gain_at_end, losses))
-        return [_longer(spec, best[0], n, epochs, gain)] if gain > _TELLING_GAIN else []
+        return _longer(spec, best[0], n, epochs, gain) if gain > _TELLING_GAIN else None
     lost = statistics.median((loss[-1] - loss.min() - 2 * _noise_of(loss)) / _spread(loss) for loss in losses)
     if lost <= _TELLING_GAIN:
-        return []
+        return None
     is_network = spec.trainable is None
     overfits = is_network and statistics.median(_fall(_column(c, "train_loss"), peak) for c in curves) > 0
     why = ", while their training loss went on to fall: they overfit" if overfits else ""
     remedy = _remedy(spec) if overfits else "train shorter"
-    return [
-        Point(
-            about="overfitting" if overfits else "epochs",
-            text=f"the best {n} had their best at epoch {peak} of {epochs}{why}; {remedy}, or use the model of then",
-            words=("export", best[0].name, "--to", "best.safetensors", "--epoch", "best") if is_network else None,
-        )
-    ]
+    return Point(
+        about="overfitting" if overfits else "epochs",
+        text=f"the best {n} had their best at epoch {peak} of {epochs}{why}; {remedy}, or use the model of then",
+        words=("export", best[0].name, "--to", "best.safetensors", "--epoch", "best") if is_network else None,
+    )
 
 
 def _longer(spec: StudySpec, best: Trial, n: str, epochs: int, gain: float) -> Point:

@@ -140,6 +140,13 @@ class StudySpec:
         """Return which way a metric is better; None where nobody has said."""
         return self.direction if metric == self.metric else clear_direction(metric)
 
+    def telling(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return those metrics by which a trial that is trained again is known.
+
+        Of code of the user's that is the study's alone: others may be of the moment, as a time.
+        """
+        return {name: metrics[name] for name in metrics if self.trainable is None or name == self.metric}
+
     def rank(self, trial: Trial) -> tuple[float, float, int]:
         """Return what orders trials, best first: value, `val_loss`, number. Without a value they come last."""
         value = math.inf if trial.value is None else self.direction.sign * trial.value

@@ -296,16 +296,7 @@ class _Sweep:
 
     def _slice(self, tasks: tuple[TrialTask, ...]) -> Slice:
         bar = Bar(metric=self.spec.metric, direction=self.spec.direction, value=self.best.value if self.best else None)
-        return Slice(
-            tasks=tasks,
-            kernel=self.spec.kernel,
-            trainable=self.spec.trainable,
-            metric=self.spec.metric,
-            study=self.spec.name,
-            epochs=self.spec.epochs,
-            expected_s=self.planner.seconds(tasks),
-            bar=bar,
-        )
+        return Slice.of(self.spec, tasks, expected_s=self.planner.seconds(tasks), bar=bar)
 
     def _seconds_to_come(self) -> float:
         """Return how long one worker is thought to take for all that is left; trials to be drawn cost as others do."""

@@ -13,7 +13,7 @@ import numpy as np
 from caviar.errors import ExecutorError
 from caviar.execution.facts import ClusterFacts
 from caviar.nn.initial import Key
-from caviar.records import Direction, Params, Reports, TrainableSpec, TrialState
+from caviar.records import Direction, Params, Reports, StudySpec, TrainableSpec, TrialState
 from caviar.training.dataset import Dataset
 from caviar.training.state import Point, State
 
@@ -80,6 +80,22 @@ class Slice:
     #: Of the best trial so far. Those that end here and reach it may be the best now, and are judged on the test part,
     #: also where no task asks for that.
     bar: Bar | None = None
+
+    @classmethod
+    def of(
+        cls, spec: StudySpec, tasks: Sequence[TrialTask], *, expected_s: float = 0.0, bar: Bar | None = None
+    ) -> Slice:
+        """Return some trials of a study as a slice."""
+        return cls(
+            tasks=tuple(tasks),
+            kernel=spec.kernel,
+            trainable=spec.trainable,
+            metric=spec.metric,
+            study=spec.name,
+            epochs=spec.epochs,
+            expected_s=expected_s,
+            bar=bar,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,7 +43,7 @@ class Comparison:
     def n_examples(self) -> int | None:
         """How many more examples of the validation part are right than in the control; None where nobody knows."""
         gain = self.gain("val_accuracy") if self.n_validation else None
-        return None if gain is None else round(gain * (self.n_validation or 0))
+        return None if gain is None or self.n_validation is None else round(gain * self.n_validation)
 
     @property
     def is_within_noise(self) -> bool:
@@ -51,11 +51,11 @@ class Comparison:
 
         The accuracies differ by less than two standard errors of the difference of two shares of so many examples.
         """
-        gain = self.gain("val_accuracy") if self.n_validation else None
-        if gain is None or self.control is None:
+        if self.control is None or not self.n_validation:
             return False
-        share = (self.actual["val_accuracy"] + self.control["val_accuracy"]) / 2
-        return abs(gain) < 2 * math.sqrt(2 * share * (1 - share) / (self.n_validation or 1))
+        actual, control = self.actual["val_accuracy"], self.control["val_accuracy"]
+        share = (actual + control) / 2
+        return abs(actual - control) < 2 * math.sqrt(2 * share * (1 - share) / self.n_validation)
 
     def has_helped(self, spec: StudySpec) -> bool | None:
         """Return whether the run is better for it by the study's metric; None where that cannot be told."""

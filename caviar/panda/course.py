@@ -74,6 +74,11 @@ def settings_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in _PLACE}
 
 
+def with_settings(params: Params, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return params with what is set; how many epochs are trained is none of them."""
+    return {**params, **{name: value for name, value in settings.items() if name != "epochs"}}
+
+
 def place_after(intervention: Intervention) -> Point:
     """Return where training goes on after an intervention that was applied."""
     if intervention.kind == "rollback":

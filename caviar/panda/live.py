@@ -14,7 +14,7 @@ import numpy as np
 
 from caviar.errors import CheckpointError, RequestRejected
 from caviar.panda.adjustable import adjustable_of
-from caviar.panda.course import STEERING, Course, steered
+from caviar.panda.course import STEERING, Course, steered, with_settings
 from caviar.panda.retrace import RunDiverged
 from caviar.panda.revive import Revived
 from caviar.panda.rules import make_rules
@@ -105,7 +105,7 @@ class LiveRun:
             RequestRejected: it refuses; the message is its own.
         """
         before = self.course.params if params is None else params
-        wanted = {**before, **{name: value for name, value in changes.items() if name != "epochs"}}
+        wanted = with_settings(before, changes)
         if self.spec.trainable is not None and wanted != dict(before):
             self._trainer.try_params(state, wanted)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caviar.errors import CheckpointError, TrialNotFound
@@ -77,9 +76,8 @@ def replay(nursery: Nursery, number: int) -> Replay:
     judge.look(reached, None)
     if not judge.n_compared:
         raise CheckpointError(f"no checkpoint of {trial.name} can be read, so there is nothing to compare with")
-    # of a model of the user's own, other metrics may be of the moment, as a time
-    names = reports.metrics if nursery.spec.trainable is None else (nursery.spec.metric,)
-    judge.look_at_metrics(retrace.history, history_of(reports, cub.trial.epoch), names)
+    recorded = {epoch: cub.spec.telling(row) for epoch, row in history_of(reports, trial.epoch).items()}
+    judge.look_at_metrics(retrace.history, recorded)
     return Replay(
         epoch=reached.state.epoch,
         step=reached.state.step,
@@ -123,13 +121,11 @@ class _Judge:
         if step is not None and step.kind == "rollback":
             self._segment += 1
 
-    def look_at_metrics(
-        self, again: dict[int, dict[str, float]], recorded: dict[int, dict[str, float]], names: Sequence[str]
-    ) -> None:
-        """Compare some metrics of each epoch."""
+    def look_at_metrics(self, again: dict[int, dict[str, float]], recorded: dict[int, dict[str, float]]) -> None:
+        """Compare the metrics of each epoch."""
         for epoch, metrics in sorted(recorded.items()):
-            for name in names:
-                here, value = again.get(epoch, {}).get(name), metrics[name]
+            for name, value in metrics.items():
+                here = again.get(epoch, {}).get(name)
                 if here is not None and not is_same(here, value) and self.difference is None:
                     self.difference = f"{name} of epoch {epoch} is {here!r}, recorded was {value!r}"
 

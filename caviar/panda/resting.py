@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from caviar.errors import CheckpointError, PandaNotRunning, RequestRejected
-from caviar.panda.course import Course, fold, settings_of
+from caviar.panda.course import Course, fold, settings_of, with_settings
 from caviar.panda.found import found_branch
 from caviar.panda.revive import applied_of, history_of
 from caviar.panda.shelf import Shelf, best_epoch, pinned
@@ -89,8 +89,7 @@ def _branch(
             except CheckpointError as error:
                 warning += f"; WARNING: {error}"
                 continue
-            wanted = settings_of(asked.arguments)
-            params = {**loaded.params, **{name: value for name, value in wanted.items() if name != "epochs"}}
+            params = with_settings(loaded.params, settings_of(asked.arguments))
             if params != dict(loaded.params):
                 try_params(loaded.state, params)
             made = found_branch(storage, spec, root, trial, target, loaded, asked, epochs=epochs)

@@ -339,10 +339,7 @@ class Nursery:
             raise CheckpointError(
                 f"training {trial.name} again diverged: it was trained on other data or another machine"
             )
-        metrics = again.metrics.get(trial.epoch, {})
-        if self.spec.trainable is not None:  # other metrics may be of the moment, as a time
-            metrics = {name: value for name, value in metrics.items() if name == self.spec.metric}
-        self._compare(trial, metrics)
+        self._compare(trial, self.spec.telling(again.metrics.get(trial.epoch, {})))
         return again.state
 
     def earlier_state(self, trial: Trial) -> tuple[State, Params]:

@@ -113,17 +113,7 @@ class Trainer:
         self._executor.close()
 
     def _run(self, task: TrialTask) -> TrialOutcome:
-        spec = self._spec
-        job = self._executor.submit(
-            Slice(
-                tasks=(task,),
-                kernel=spec.kernel,
-                trainable=spec.trainable,
-                metric=spec.metric,
-                study=spec.name,
-                epochs=spec.epochs,
-            )
-        )
+        job = self._executor.submit(Slice.of(self._spec, [task]))
         while not self._executor.wait([job], _POLL_S):
             pass
         (outcome,) = job.result()

@@ -151,7 +151,9 @@ def test_a_network_that_overfits_is_told(storage: Storage) -> None:
 
     ((text, words),) = said(study.advise(), "overfitting")
     assert "while their training loss went on to fall: they overfit; put l2 into the space" in text
-    assert words == ("export", study.best_trial.name, "--to", "best.safetensors", "--epoch", "best")  # type: ignore[union-attr]
+    best = study.best_trial
+    assert best is not None
+    assert words == ("export", best.name, "--to", "best.safetensors", "--epoch", "best")
 
 
 def test_a_study_without_curves_is_advised_on(storage: Storage, file: Path, tmp_path: Path) -> None:
