@@ -133,7 +133,7 @@ def test_the_functions_of_the_page_on_trainables_train(
     name: str, needs: str, space: SearchSpace, tmp_path: Path, sqlite_url: str
 ) -> None:
     """As their first lines say how, to something that is better than guessing."""
-    pytest.importorskip(needs)
+    pytest.importorskip(needs, reason=f"install {needs}")
     text = named_files((ROOT / "docs/trainables.md").read_text())[f"{name}.py"]
     (tmp_path / f"{name}.py").write_text(text)
     command = text.splitlines()[0].partition(": ")[2]
@@ -152,7 +152,7 @@ def test_the_functions_of_the_page_on_trainables_train(
 @pytest.mark.slow
 def test_a_class_of_the_page_on_trainables_is_babysat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its model is had in Python, as the page says."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="install torch")
     monkeypatch.setenv("CAVIAR_STORAGE", f"sqlite:///{tmp_path / 'caviar.db'}")
     files = named_files((ROOT / "docs/trainables.md").read_text())
     for name in ("netclass.py", "score.py"):

@@ -127,7 +127,7 @@ def test_what_is_within_itself_is_refused() -> None:
 
 def test_tensors_come_back_through_a_file(tmp_path: Path) -> None:
     """Of types that NumPy has not, too; parameters as tensors."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="install torch")
     layer = torch.nn.Linear(3, 2)
     value = {
         "layer": layer.state_dict(),
@@ -155,7 +155,7 @@ def test_tensors_come_back_through_a_file(tmp_path: Path) -> None:
 
 def test_arrays_of_jax_come_back_as_those_of_numpy() -> None:
     """bfloat16 among them; a typed key is no array."""
-    pytest.importorskip("jax")
+    pytest.importorskip("jax", reason="install jax")
     script = """
 import jax, numpy as np
 from caviar.errors import TrainableError
